@@ -1,0 +1,59 @@
+"""Every deterministic name of an environment, in one place.
+
+Names that callers need (the function, the endpoint, the parameter paths) are computed, never exported: CloudFormation
+exports would tie the stacks' lifetimes together. Resources that CloudFormation must be free to replace (SageMaker
+models and endpoint configs, keys, the VPC) have no name here; their ids travel as SSM parameters.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names of one environment's resources.
+
+    Args:
+        environment: the environment's name, such as `dev`.
+    """
+
+    environment: str
+
+    @property
+    def prefix(self) -> str:
+        return f"inference-{self.environment}"
+
+    def resource(self, name: str) -> str:
+        """A regional resource: stack, function, topic, trail, dashboard."""
+        return f"{self.prefix}-{name}"
+
+    def model(self, model: str) -> str:
+        """The Lambda function of a CPU model, or the SageMaker endpoint of a GPU model."""
+        return self.resource(model)
+
+    def model_stack(self, model: str) -> str:
+        return self.resource(f"model-{model}")
+
+    def bucket(self, purpose: str, account: str, region: str) -> str:
+        """Bucket names are global, so they end in the account and the region."""
+        return f"{self.prefix}-{purpose}-{account}-{region}"
+
+    def parameter(self, path: str) -> str:
+        """An SSM parameter of this environment: `api/url`, `keys/models` …"""
+        return f"/inference/{self.environment}/{path}"
+
+    def live_parameter(self, model: str) -> str:
+        """Holds the artifact SHA-256 that the model serves; written by the release, never by a deploy (except first)."""
+        return self.parameter(f"models/{model}/live")
+
+    def log_group(self, name: str) -> str:
+        return f"/inference/{self.environment}/{name}"
+
+
+ALIAS = "live"
+"""The alias of a CPU model's function that the API invokes."""
+
+RESOURCE_SERVER = "inference"
+"""The OAuth2 resource server: scopes are `inference/invoke` and `inference/admin`."""
+
+ENVIRONMENT_TAG = "inference:environment"
+"""On every resource and stack: what `inferctl prune` and cost reports select by."""

@@ -1,0 +1,63 @@
+"""The metrics that alarms and dashboards are made of, named as the services publish them."""
+
+from dataclasses import dataclass
+
+import aws_cdk as cdk
+from aws_cdk import aws_cloudwatch as cloudwatch
+
+from catalog.model import ModelSpec
+
+PERIOD = cdk.Duration.minutes(1)
+
+VARIANT = "AllTraffic"
+"""The one production variant of every endpoint: blue/green deployment requires its name to stay."""
+
+
+@dataclass(frozen=True)
+class ModelMetrics:
+    """A model's vital signs; the same four questions of a Lambda function and of a SageMaker endpoint."""
+
+    invocations: cloudwatch.Metric
+    errors: list[cloudwatch.Metric]
+    latency: list[cloudwatch.Metric]
+    latency_unit: str
+
+
+def api(name: str, api_name: str, stage: str, *, statistic: str, label: str) -> cloudwatch.Metric:
+    return cloudwatch.Metric(
+        namespace="AWS/ApiGateway",
+        metric_name=name,
+        dimensions_map={"ApiName": api_name, "Stage": stage},
+        statistic=statistic,
+        label=label,
+        period=PERIOD,
+    )
+
+
+def model(spec: ModelSpec, resource_name: str) -> ModelMetrics:
+    """Metrics of the model's own target: AWS/Lambda (milliseconds) or AWS/SageMaker (microseconds)."""
+    if spec.target == "cpu":
+        namespace, dimensions = "AWS/Lambda", {"FunctionName": resource_name}
+        names = {"Errors": "errors", "Throttles": "throttles"}
+        latency, unit = "Duration", "ms"
+    else:
+        namespace, dimensions = "AWS/SageMaker", {"EndpointName": resource_name, "VariantName": VARIANT}
+        names = {"Invocation5XXErrors": "errors", "InvocationModelErrors": "model errors"}
+        latency, unit = "ModelLatency", "µs"
+
+    def metric(name: str, statistic: str, label: str) -> cloudwatch.Metric:
+        return cloudwatch.Metric(
+            namespace=namespace,
+            metric_name=name,
+            dimensions_map=dimensions,
+            statistic=statistic,
+            label=label,
+            period=PERIOD,
+        )
+
+    return ModelMetrics(
+        invocations=metric("Invocations", "Sum", "invocations"),
+        errors=[metric(name, "Sum", label) for name, label in names.items()],
+        latency=[metric(latency, quantile, quantile) for quantile in ("p50", "p99")],
+        latency_unit=unit,
+    )

@@ -1,0 +1,64 @@
+"""What on-call looks at first: where alarms go, the platform's dashboard, the alarm on the API itself."""
+
+from collections.abc import Sequence
+
+import aws_cdk as cdk
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_cloudwatch_actions as actions
+from aws_cdk import aws_sns as sns
+from aws_cdk import aws_sns_subscriptions as subscriptions
+from constructs import Construct
+
+from catalog.environment import Environment
+from catalog.model import ModelSpec
+from stacks.base import PlatformStack
+from stacks.constructs import metrics
+
+
+class ObservabilityStack(PlatformStack):
+    def __init__(self, scope: Construct, environment: Environment, models: Sequence[ModelSpec]) -> None:
+        super().__init__(scope, "observability", environment, description="Alarms and dashboard of the inference platform")
+        topic = sns.Topic(
+            self,
+            "Alarms",
+            topic_name=self.names.resource("alarms"),
+            master_key=self.key("alarms"),
+            enforce_ssl=True,
+        )
+        if environment.alarms.email:
+            topic.add_subscription(subscriptions.EmailSubscription(environment.alarms.email))
+        self.log_group("AccessLogs", self.names.log_group("api-access"))
+
+        api = self.names.prefix
+        errors = metrics.api("5XXError", api, environment.name, statistic="Sum", label="server errors")
+        errors.create_alarm(
+            self,
+            "ServerErrors",
+            alarm_name=self.names.resource("api-server-errors"),
+            alarm_description="The API answered 5xx at least five times in a minute, three minutes running.",
+            threshold=5,
+            evaluation_periods=3,
+            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
+        ).add_alarm_action(actions.SnsAction(topic))
+
+        dashboard = cloudwatch.Dashboard(
+            self, "Dashboard", dashboard_name=self.names.prefix, default_interval=cdk.Duration.hours(3)
+        )
+        requests = metrics.api("Count", api, environment.name, statistic="Sum", label="requests")
+        rejected = metrics.api("4XXError", api, environment.name, statistic="Sum", label="client errors")
+        latency = [
+            metrics.api("Latency", api, environment.name, statistic=quantile, label=quantile)
+            for quantile in ("p50", "p99")
+        ]
+        dashboard.add_widgets(
+            cloudwatch.GraphWidget(title="API requests", left=[requests, rejected, errors], width=12),
+            cloudwatch.GraphWidget(title="API latency (ms)", left=latency, width=12),
+        )
+        for model in models:
+            health = metrics.model(model, self.names.model(model.name))
+            dashboard.add_widgets(
+                cloudwatch.TextWidget(markdown=f"## {model.name}\n{model.description}", width=24, height=2),
+                cloudwatch.GraphWidget(title="Invocations and errors", left=[health.invocations, *health.errors], width=12),
+                cloudwatch.GraphWidget(title=f"Latency ({health.latency_unit})", left=health.latency, width=12),
+            )
