@@ -1,0 +1,15 @@
+"""Everything that is added to MiniStack, in the order it is added. Read this file to know what differs."""
+
+from __future__ import annotations
+
+from local_aws import patches
+from local_aws.state import Home
+
+
+def install(home: Home) -> None:
+    """Register our services and resource types, before the first request."""
+    patches.install(home)
+
+
+async def shutdown() -> None:
+    """End what our services started."""
