@@ -1,0 +1,84 @@
+"""Composition root: reads an environment and the catalog, and builds the stacks. Nothing else happens here.
+
+    cdk deploy --all --context env=dev
+
+Without the context value, INFERENCE_ENV names the environment.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import aws_cdk as cdk
+
+from catalog.environment import Environment
+from catalog.errors import CatalogError
+from catalog.loader import load_catalog, load_environment
+from catalog.model import CpuModel, ModelSpec
+from catalog.names import ENVIRONMENT_TAG
+from stacks.api import ApiStack
+from stacks.artifacts import ArtifactsStack
+from stacks.audit import AuditStack
+from stacks.cpu_model import CpuModelStack
+from stacks.gpu_model import GpuModelStack
+from stacks.identity import IdentityStack
+from stacks.keys import KeysStack
+from stacks.network import NetworkStack
+from stacks.observability import ObservabilityStack
+from stacks.storage import StorageStack
+
+ROOT = Path(__file__).parent
+
+
+def build(app: cdk.App, environment: Environment, models: Sequence[ModelSpec]) -> None:
+    """Add the platform's stacks to `app`, in the order in which they are deployed."""
+    keys = KeysStack(app, environment)
+    network = NetworkStack(app, environment)
+    storage = StorageStack(app, environment)
+    identity = IdentityStack(app, environment)
+    observability = ObservabilityStack(app, environment, models)
+    artifacts = ArtifactsStack(app, environment, models)
+    for stack in (network, storage, observability, artifacts):
+        stack.add_dependency(keys)
+    artifacts.add_dependency(storage)
+
+    served: list[cdk.Stack] = []
+    for model in models:
+        if isinstance(model, CpuModel):
+            served.append(CpuModelStack(app, environment, model))
+        else:
+            served.append(GpuModelStack(app, environment, model))
+    for stack in served:
+        for earlier in (network, artifacts, observability):
+            stack.add_dependency(earlier)
+
+    # Routes name functions and endpoints, so they do not need the models' stacks; clients need the models first.
+    api = ApiStack(app, environment, models)
+    for stack in (keys, identity, observability, *served):
+        api.add_dependency(stack)
+
+    if environment.audit.trail:
+        audit = AuditStack(app, environment)
+        audit.add_dependency(storage)
+
+    cdk.Tags.of(app).add(ENVIRONMENT_TAG, environment.name)
+
+
+def main() -> None:
+    app = cdk.App()
+    name = app.node.try_get_context("env") or os.environ.get("INFERENCE_ENV")
+    if not name:
+        known = ", ".join(sorted(path.stem for path in (ROOT / "config").glob("*.yaml")))
+        sys.exit(f"Which environment? Pass --context env=<name> or set INFERENCE_ENV. Known: {known}.")
+    try:
+        environment = load_environment(ROOT / "config", name)
+        models = load_catalog(ROOT / "models")
+    except CatalogError as error:
+        sys.exit(str(error))
+    build(app, environment, models)
+    app.synth()
+
+
+if __name__ == "__main__":
+    main()

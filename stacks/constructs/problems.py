@@ -1,0 +1,81 @@
+"""Problem documents that the gateway itself answers with, in the one error shape that the runtime also uses (RFC 9457)."""
+
+import json
+from dataclasses import dataclass
+
+MEDIA_TYPE = "application/problem+json"
+
+TYPE_PREFIX = "urn:inference-platform:problem:"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One kind of error: `slug` is the last part of its `type`."""
+
+    slug: str
+    status: int
+    title: str
+    detail: str
+
+    def document(self) -> str:
+        """The document as an API Gateway template: `$context.requestId` is filled in per request."""
+        return json.dumps(
+            {
+                "type": TYPE_PREFIX + self.slug,
+                "title": self.title,
+                "status": self.status,
+                "detail": self.detail,
+                "request_id": "$context.requestId",
+            },
+            separators=(",", ":"),
+        )
+
+
+BAD_REQUEST = Problem(
+    "invalid-request", 400, "The body is not an inference request", "The request is malformed; see the API's documentation."
+)
+UNAUTHORIZED = Problem(
+    "unauthorized",
+    401,
+    "A valid access token is needed",
+    "Send an access token with the scope of this operation as `Authorization: Bearer <token>`.",
+)
+FORBIDDEN = Problem("forbidden", 403, "The access token does not allow this", "Ask the operator for the right to do this.")
+NOT_FOUND = Problem(
+    "not-found", 404, "There is nothing at this address", "There is no such route or model; GET /v2/models lists the models."
+)
+TOO_LARGE = Problem("payload-too-large", 413, "The body is too large", "Send fewer or smaller tensors in one request.")
+UNSUPPORTED_MEDIA_TYPE = Problem(
+    "unsupported-media-type",
+    415,
+    "The body's media type is not supported",
+    "Send JSON, as Content-Type: application/json.",
+)
+THROTTLED = Problem("throttled", 429, "Too many requests", "Slow down, and retry after a pause.")
+INTERNAL = Problem(
+    "internal", 500, "The server failed", "Not the request's fault; quote the request id when reporting it."
+)
+MODEL_ERROR = Problem("model-error", 500, "The model failed", "The model could not compute an answer to this request.")
+MODEL_UNAVAILABLE = Problem(
+    "model-unavailable", 503, "The model is not ready", "The model cannot answer now; retry after a pause."
+)
+TIMEOUT = Problem("timeout", 504, "The model did not answer in time", "Send less in one request, or retry after a pause.")
+
+GATEWAY_RESPONSES = {
+    "DEFAULT_4XX": BAD_REQUEST,
+    "DEFAULT_5XX": INTERNAL,
+    "UNAUTHORIZED": UNAUTHORIZED,
+    "EXPIRED_TOKEN": UNAUTHORIZED,
+    "ACCESS_DENIED": FORBIDDEN,
+    "WAF_FILTERED": FORBIDDEN,
+    # What API Gateway calls a path or method that no route has.
+    "MISSING_AUTHENTICATION_TOKEN": NOT_FOUND,
+    "RESOURCE_NOT_FOUND": NOT_FOUND,
+    "REQUEST_TOO_LARGE": TOO_LARGE,
+    "UNSUPPORTED_MEDIA_TYPE": UNSUPPORTED_MEDIA_TYPE,
+    "THROTTLED": THROTTLED,
+    "QUOTA_EXCEEDED": THROTTLED,
+    "INTEGRATION_TIMEOUT": TIMEOUT,
+    "INTEGRATION_FAILURE": MODEL_UNAVAILABLE,
+}
+"""Gateway response type -> what the client reads. The messages say nothing about accounts, functions or endpoints."""

@@ -1,0 +1,45 @@
+"""A CPU model: one Lambda function in the private network, behind the alias `live`."""
+
+import aws_cdk as cdk
+from aws_cdk import aws_lambda as lambda_
+from constructs import Construct
+
+from catalog.environment import Environment
+from catalog.model import CpuModel
+from catalog.names import ALIAS
+from stacks.constructs.function import PlatformFunction
+from stacks.constructs.private_network import PrivateNetwork
+from stacks.model import ModelStack
+
+
+class CpuModelStack(ModelStack):
+    def __init__(self, scope: Construct, environment: Environment, spec: CpuModel) -> None:
+        super().__init__(scope, environment, spec)
+        network = PrivateNetwork(self)
+        inference = PlatformFunction(
+            self,
+            "Inference",
+            source="inference",
+            function_name=self.resource_name,
+            log_group_name=f"/aws/lambda/{self.resource_name}",
+            description=spec.description,
+            environment={
+                **self.runtime_environment,
+                "MODEL_URI": self.artifact_uri,
+                "POWERTOOLS_SERVICE_NAME": spec.name,
+                "POWERTOOLS_METRICS_NAMESPACE": "Inference",
+            },
+            memory_mb=spec.cpu.memory_mb,
+            timeout_seconds=spec.cpu.timeout_seconds,
+            ephemeral_storage_mb=spec.cpu.ephemeral_storage_mb,
+            reserved_concurrency=spec.cpu.reserved_concurrency,
+            statements=self.read_artifacts(),
+            vpc=network.vpc,
+            subnets=network.subnets,
+            security_group=network.security_group,
+        )
+        version = inference.function.current_version
+        # The release may return to it; it prunes what is old.
+        version.apply_removal_policy(cdk.RemovalPolicy.RETAIN)
+        lambda_.Alias(self, "Live", alias_name=ALIAS, version=version)
+        self.alarm_on_errors()

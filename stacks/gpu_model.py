@@ -1,0 +1,211 @@
+"""A GPU model: a SageMaker endpoint over the availability zones, scaled on the requests in flight."""
+
+from collections.abc import Sequence
+
+import aws_cdk as cdk
+from aws_cdk import aws_applicationautoscaling as scaling
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_ecr_assets as ecr_assets
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_sagemaker as sagemaker
+from constructs import Construct
+
+from catalog.environment import Environment
+from catalog.instances import supports_kms_volume
+from catalog.model import GpuModel
+from stacks.bundling import ROOT
+from stacks.constructs.metrics import VARIANT
+from stacks.constructs.private_network import PrivateNetwork
+from stacks.model import ModelStack
+
+INFERENCE_AMI_VERSION = "al2023-ami-sagemaker-inference-gpu-4-1"
+"""Driver of the instances: CUDA 13, which inference_containers/onnx/requirements-gpu.txt is built for. One setting."""
+
+
+class GpuModelStack(ModelStack):
+    def __init__(self, scope: Construct, environment: Environment, spec: GpuModel) -> None:
+        super().__init__(scope, environment, spec)
+        self.gpu, self.scaling = spec.gpu, spec.scaling
+        model = self._model()
+        endpoint = self._endpoint(self._config(model), self.alarm_on_errors())
+        self._scale(endpoint)
+
+    def _model(self) -> sagemaker.CfnModel:
+        network = PrivateNetwork(self)
+        role = iam.Role(self, "Role", assumed_by=self.account_principal("sagemaker.amazonaws.com"))
+        for statement in [*self.read_artifacts(), *self._operate()]:
+            role.add_to_policy(statement)
+        # No name: CloudFormation must be able to make the next one before it deletes this one.
+        model = sagemaker.CfnModel(
+            self,
+            "Model",
+            execution_role_arn=role.role_arn,
+            enable_network_isolation=True,
+            primary_container=sagemaker.CfnModel.ContainerDefinitionProperty(
+                image=self._image(role),
+                environment=self.runtime_environment,
+                model_data_source=sagemaker.CfnModel.ModelDataSourceProperty(
+                    s3_data_source=sagemaker.CfnModel.S3DataSourceProperty(
+                        s3_uri=self.artifact_uri, s3_data_type="S3Prefix", compression_type="None"
+                    )
+                ),
+            ),
+            vpc_config=sagemaker.CfnModel.VpcConfigProperty(
+                subnets=[subnet.subnet_id for subnet in network.subnets],
+                security_group_ids=[network.security_group.security_group_id],
+            ),
+        )
+        # SageMaker checks the role's rights when the model is made, not only when it starts.
+        model.node.add_dependency(role)
+        return model
+
+    def _config(self, model: sagemaker.CfnModel) -> sagemaker.CfnEndpointConfig:
+        encrypted = supports_kms_volume(self.gpu.instance_type)
+        return sagemaker.CfnEndpointConfig(
+            self,
+            "Config",
+            # Instance families with local NVMe encrypt it in hardware and refuse a key.
+            kms_key_id=self.key("models").key_arn if encrypted else None,
+            production_variants=[
+                sagemaker.CfnEndpointConfig.ProductionVariantProperty(
+                    variant_name=VARIANT,
+                    model_name=model.attr_model_name,
+                    instance_type=self.gpu.instance_type,
+                    initial_instance_count=self.scaling.min,
+                    initial_variant_weight=1,
+                    volume_size_in_gb=self.gpu.volume_gb,
+                    inference_ami_version=INFERENCE_AMI_VERSION,
+                    container_startup_health_check_timeout_in_seconds=self.gpu.startup_timeout_seconds,
+                    model_data_download_timeout_in_seconds=self.gpu.startup_timeout_seconds,
+                )
+            ],
+        )
+
+    def _endpoint(
+        self, config: sagemaker.CfnEndpointConfig, alarms: Sequence[cloudwatch.Alarm]
+    ) -> sagemaker.CfnEndpoint:
+        property_ = sagemaker.CfnEndpoint
+        return sagemaker.CfnEndpoint(
+            self,
+            "Endpoint",
+            endpoint_name=self.resource_name,
+            endpoint_config_name=config.attr_endpoint_config_name,
+            # The instance count belongs to autoscaling: an update must not shrink a busy endpoint back to `min`.
+            retain_all_variant_properties=True,
+            deployment_config=property_.DeploymentConfigProperty(
+                blue_green_update_policy=property_.BlueGreenUpdatePolicyProperty(
+                    traffic_routing_configuration=property_.TrafficRoutingConfigProperty(
+                        type="ALL_AT_ONCE", wait_interval_in_seconds=300
+                    ),
+                    termination_wait_in_seconds=60,
+                    maximum_execution_timeout_in_seconds=3600,
+                ),
+                auto_rollback_configuration=property_.AutoRollbackConfigProperty(
+                    alarms=[property_.AlarmProperty(alarm_name=alarm.alarm_name) for alarm in alarms]
+                ),
+            ),
+        )
+
+    def _scale(self, endpoint: sagemaker.CfnEndpoint) -> None:
+        target = scaling.ScalableTarget(
+            self,
+            "Scaling",
+            service_namespace=scaling.ServiceNamespace.SAGEMAKER,
+            scalable_dimension="sagemaker:variant:DesiredInstanceCount",
+            resource_id=f"endpoint/{self.resource_name}/variant/{VARIANT}",
+            min_capacity=self.scaling.min,
+            max_capacity=self.scaling.max,
+            role=iam.Role.from_role_arn(
+                self,
+                "ScalingRole",
+                # Application Auto Scaling's service-linked role, which it makes by itself.
+                f"arn:{self.partition}:iam::{self.account}:role/aws-service-role/"
+                "sagemaker.application-autoscaling.amazonaws.com/"
+                "AWSServiceRoleForApplicationAutoScaling_SageMakerEndpoint",
+            ),
+        )
+        target.node.add_dependency(endpoint)
+        target.scale_to_track_metric(
+            "Concurrency",
+            target_value=self.scaling.target_concurrency,
+            # Ten-second data: it sees a burst a minute before the invocation count does.
+            predefined_metric=scaling.PredefinedMetric.SAGEMAKER_VARIANT_CONCURRENT_REQUESTS_PER_MODEL_HIGH_RESOLUTION,
+            scale_in_cooldown=cdk.Duration.seconds(self.scaling.scale_in_cooldown_seconds),
+            scale_out_cooldown=cdk.Duration.seconds(self.scaling.scale_out_cooldown_seconds),
+        )
+
+    def _operate(self) -> list[iam.PolicyStatement]:
+        """What SageMaker does in the role's name around the container: logs, metrics, network interfaces."""
+        return [
+            iam.PolicyStatement(
+                sid="WriteLogs",
+                actions=["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"],
+                resources=[
+                    self.regional_arn("logs", f"log-group:/aws/sagemaker/Endpoints/{self.resource_name}:*")
+                ],
+            ),
+            iam.PolicyStatement(
+                sid="PublishMetrics",
+                actions=["cloudwatch:PutMetricData"],
+                # CloudWatch has no resource-level rights for metrics; the namespace is the boundary.
+                resources=["*"],
+                conditions={"StringEquals": {"cloudwatch:namespace": "/aws/sagemaker/Endpoints"}},
+            ),
+            iam.PolicyStatement(
+                sid="AttachToTheNetwork",
+                actions=[
+                    "ec2:CreateNetworkInterface",
+                    "ec2:CreateNetworkInterfacePermission",
+                    "ec2:DeleteNetworkInterface",
+                    "ec2:DeleteNetworkInterfacePermission",
+                    "ec2:DescribeNetworkInterfaces",
+                    "ec2:DescribeVpcs",
+                    "ec2:DescribeDhcpOptions",
+                    "ec2:DescribeSubnets",
+                    "ec2:DescribeSecurityGroups",
+                ],
+                # The interfaces do not exist yet when the right is needed, and Describe has no resource-level rights.
+                resources=["*"],
+            ),
+        ]
+
+    def _image(self, role: iam.Role) -> str:
+        """The URI of the container image: given by configuration, or built here by the deployment."""
+        container = self.gpu.container
+        source = self.environment_config.containers[container]
+        if source.image_uri:
+            registry, _, repository = source.image_uri.partition("/")
+            account, region = registry.split(".")[0], registry.split(".")[3]
+            name = repository.partition("@")[0].partition(":")[0]
+            repository_arn = f"arn:{self.partition}:ecr:{region}:{account}:repository/{name}"
+            uri = source.image_uri
+        else:
+            folder = f"inference_containers/{container}"
+            image = ecr_assets.DockerImageAsset(
+                self,
+                "Image",
+                directory=str(ROOT),
+                file=f"{folder}/Dockerfile",
+                # Only what the Dockerfile copies takes part in the hash: an edit elsewhere must not redeploy a GPU.
+                exclude=["**", "!inference_runtime/**/*.py", f"!{folder}/**", "**/__pycache__"],
+                ignore_mode=cdk.IgnoreMode.DOCKER,
+                platform=ecr_assets.Platform.LINUX_AMD64,
+                build_args={"DEVICE": "cuda"},
+            )
+            repository_arn, uri = image.repository.repository_arn, image.image_uri
+        role.add_to_policy(
+            iam.PolicyStatement(
+                sid="PullImage",
+                actions=["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
+                resources=[repository_arn],
+            )
+        )
+        role.add_to_policy(
+            iam.PolicyStatement(
+                sid="LogInToRegistry",
+                actions=["ecr:GetAuthorizationToken"],
+                # The token is the account's: the action knows no resource.
+                resources=["*"],
+            )
+        )
+        return uri

@@ -1,0 +1,71 @@
+"""What the stacks of a CPU and of a GPU model share: the live artifact, the right to read it, alarms to the topic."""
+
+from aws_cdk import Tags
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_cloudwatch_actions as actions
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_sns as sns
+from constructs import Construct
+
+from catalog.environment import Environment
+from catalog.model import ModelSpec
+from stacks.base import PlatformStack
+from stacks.constructs import metrics
+
+
+class ModelStack(PlatformStack):
+    """The stack of one model; what is live is read from its parameter at deploy time."""
+
+    def __init__(self, scope: Construct, environment: Environment, spec: ModelSpec) -> None:
+        super().__init__(scope, f"model-{spec.name}", environment, description=f"Model {spec.name}: {spec.description}")
+        self.spec = spec
+        self.resource_name = self.names.model(spec.name)
+        self.health = metrics.model(spec, self.resource_name)
+        self.live_sha256 = self.shared(f"models/{spec.name}/live")
+        self.artifact_uri = f"s3://{self.bucket_name('models')}/{spec.name}/{self.live_sha256}/"
+        Tags.of(self).add("inference:model", spec.name)
+        Tags.of(self).add("inference:owner", spec.owner)
+
+    @property
+    def runtime_environment(self) -> dict[str, str]:
+        """What `inference_runtime` needs to know, the same in a function and in a container."""
+        return {
+            "MODEL_NAME": self.spec.name,
+            "MODEL_SHA256": self.live_sha256,
+            "MAX_BODY_BYTES": str(self.spec.limits.inline_bytes),
+        }
+
+    def read_artifacts(self) -> list[iam.PolicyStatement]:
+        """Read this model's artifacts, and no other's."""
+        return [
+            iam.PolicyStatement(
+                sid="ReadArtifacts",
+                actions=["s3:GetObject"],
+                resources=[f"arn:{self.partition}:s3:::{self.bucket_name('models')}/{self.spec.name}/*"],
+            ),
+            iam.PolicyStatement(
+                sid="DecryptArtifacts",
+                actions=["kms:Decrypt"],
+                resources=[self.key("models").key_arn],
+            ),
+        ]
+
+    def alarm_on_errors(self) -> list[cloudwatch.Alarm]:
+        """One alarm per error metric. They live beside what they guard: a release rolls back by them."""
+        topic = sns.Topic.from_topic_arn(self, "Topic", self.regional_arn("sns", self.names.resource("alarms")))
+        alarms = []
+        for metric in self.health.errors:
+            alarm = metric.create_alarm(
+                self,
+                f"Alarm-{metric.metric_name}",
+                alarm_name=f"{self.resource_name}-{metric.metric_name}",
+                alarm_description=f"Model {self.spec.name}: {metric.label}, three minutes out of five.",
+                threshold=1,
+                comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
+                evaluation_periods=5,
+                datapoints_to_alarm=3,
+                treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+            )
+            alarm.add_alarm_action(actions.SnsAction(topic))
+            alarms.append(alarm)
+        return alarms
