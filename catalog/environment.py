@@ -1,0 +1,267 @@
+"""What `config/<env>.yaml` says: one environment of the platform, in one account and region."""
+
+import re
+from ipaddress import IPv4Network
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from catalog.section import Items, Name, Section, refusal, refuse
+
+# What CloudWatch Logs accepts, PutRetentionPolicy.
+LogDays = Literal[
+    1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653
+]
+
+LOCAL = "local"
+
+
+class Network(Section):
+    """The VPC that models and payloads stay in."""
+
+    cidr: Annotated[
+        str,
+        Field(
+            pattern=r"^\d{1,3}(\.\d{1,3}){3}/\d{1,2}$",
+            description="IPv4 range of the VPC, /16 to /22, as `10.20.0.0/16`.",
+        ),
+    ]
+
+    @field_validator("cidr")
+    @classmethod
+    def _is_a_vpc_range(cls, value: str) -> str:
+        try:
+            network = IPv4Network(value)
+        except ValueError as error:
+            refuse(refusal(value, f"must be an IPv4 network address, as 10.20.0.0/16 ({error})"))
+        else:
+            if not 16 <= network.prefixlen <= 22:
+                refuse(refusal(value, "must have a prefix from /16 to /22: room for every zone's subnets"))
+        return value
+
+
+class Functions(Section):
+    """What the Lambda functions run on."""
+
+    python: Annotated[
+        Literal["3.14", "3.13", "3.12", "3.11", "host"],
+        Field(
+            description="Python version of the Lambda runtime. `host`: the one that runs this command, "
+            "for the embedded AWS (environment `local`) only."
+        ),
+    ] = "3.14"
+    architecture: Annotated[
+        Literal["x86_64", "arm64", "host"],
+        Field(
+            description="Instruction set of the functions. `host`: this machine's, for the embedded AWS "
+            "(environment `local`) only."
+        ),
+    ] = "x86_64"
+
+
+class ContainerImage(Section):
+    """Where the image of one folder of `inference_containers/` comes from: exactly one of the two."""
+
+    image_uri: Annotated[
+        str | None,
+        Field(
+            pattern=r"^\d{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(\.cn)?/[a-z0-9._/-]+"
+            r"(:[A-Za-z0-9._-]{1,128}|@sha256:[0-9a-f]{64})$",
+            description="An image that is already in ECR, with its tag or digest.",
+        ),
+    ] = None
+    build: Annotated[
+        bool,
+        Field(description="`true`: the deployment builds the folder's Dockerfile and pushes the image."),
+    ] = False
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "ContainerImage":
+        if self.build == (self.image_uri is not None):
+            refuse(
+                refusal(
+                    self.model_dump(exclude_unset=True),
+                    "must have either image_uri: <ECR address> or build: true",
+                )
+            )
+        return self
+
+
+class Api(Section):
+    """The HTTPS API."""
+
+    throttle_rate: Annotated[
+        int,
+        Field(
+            ge=1, le=10000, description="Requests per second that the stage accepts, all clients together."
+        ),
+    ] = 100
+    throttle_burst: Annotated[
+        int,
+        Field(ge=1, le=5000, description="Requests that the stage accepts at one moment above the rate."),
+    ] = 200
+    log_role: Annotated[
+        bool,
+        Field(
+            description="Whether this environment creates the role with which API Gateway writes to "
+            "CloudWatch Logs. There is one per account and region: exactly one environment there says `true`."
+        ),
+    ] = False
+
+
+class Client(Section):
+    """An application that takes tokens with OAuth2 client credentials."""
+
+    name: Annotated[Name, Field(description="Name of the client, unique in the environment.")]
+    scopes: Annotated[
+        Items[Literal["invoke", "admin"]],
+        Field(
+            min_length=1,
+            description="What its tokens allow. `invoke`: call models. `admin`: operate the platform.",
+        ),
+    ]
+    token_minutes: Annotated[
+        int,
+        Field(ge=5, le=1440, description="Minutes for which a token is valid (Cognito: 5 minutes to a day)."),
+    ] = 60
+
+    @field_validator("scopes")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        refuse(*(refusal(item, "is listed twice", i) for i, item in enumerate(value) if item in value[:i]))
+        return value
+
+
+class Retention(Section):
+    """How long things are kept."""
+
+    logs_days: Annotated[
+        LogDays,
+        Field(description="Days for which logs are kept; one of the values that CloudWatch Logs offers."),
+    ] = 30
+    keep_data: Annotated[
+        bool,
+        Field(
+            description="Whether buckets, keys and user pools outlive the deletion of their stack. `false` "
+            "deletes artifacts and logs with it."
+        ),
+    ] = True
+
+
+class Alarms(Section):
+    """Who hears about alarms."""
+
+    email: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$",
+            description="Address that alarms are sent to, once it has confirmed the subscription.",
+        ),
+    ] = None
+
+
+class Audit(Section):
+    """The record of who did what."""
+
+    trail: Annotated[
+        bool,
+        Field(
+            description="Whether the environment has its own CloudTrail trail. `false` where an organization "
+            "trail already covers the account."
+        ),
+    ] = True
+
+
+class Environment(Section):
+    """One environment of the platform."""
+
+    name: Annotated[
+        str,
+        Field(
+            # Short: `inference-<env>-<model>` must fit SageMaker's 63 characters.
+            pattern=r"^[a-z][a-z0-9]{1,11}$",
+            description="The environment's name, as its file's: 2 to 12 lower-case letters and digits, a "
+            "letter first. `local` is the embedded AWS.",
+        ),
+    ]
+    account: Annotated[
+        str | None,
+        Field(
+            pattern=r"^\d{12}$",
+            description="AWS account, 12 digits in quotes. `null`: that of the profile which runs the "
+            "command, for a sandbox.",
+        ),
+    ]
+    region: Annotated[
+        str,
+        Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$", description="AWS region, as `us-east-1`."),
+    ]
+    availability_zones: Annotated[
+        Items[str],
+        Field(
+            min_length=2,
+            max_length=3,
+            description="Two or three availability zones of the region, as `us-east-1a`. Listed, so that "
+            "synthesis asks nobody.",
+        ),
+    ]
+    network: Annotated[Network, Field(description="The VPC.")]
+    functions: Annotated[Functions, Field(description="What Lambda functions run on.")] = Functions()
+    containers: Annotated[
+        dict[Name, ContainerImage],
+        Field(description="Images by folder of `inference_containers/`; every GPU model's must be here."),
+    ] = {}
+    api: Annotated[Api, Field(description="The HTTPS API.")] = Api()
+    clients: Annotated[Items[Client], Field(description="Applications that may take tokens.")] = ()
+    retention: Annotated[Retention, Field(description="How long things are kept.")] = Retention()
+    alarms: Annotated[Alarms, Field(description="Who hears about alarms.")] = Alarms()
+    audit: Annotated[Audit, Field(description="The record of who did what.")] = Audit()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this environment is the embedded AWS."""
+        return self.name == LOCAL
+
+    @field_validator("availability_zones")
+    @classmethod
+    def _zones_of_the_region(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        region = info.data.get("region")
+        foreign = (
+            refusal(zone, f"must be a zone of {region}, as {region}a", i)
+            for i, zone in enumerate(value)
+            if region and not re.fullmatch(re.escape(region) + "[a-z]", zone)
+        )
+        repeated = (refusal(zone, "is listed twice", i) for i, zone in enumerate(value) if zone in value[:i])
+        refuse(*foreign, *repeated)
+        return value
+
+    @field_validator("functions")
+    @classmethod
+    def _host_is_local(cls, value: Functions, info: ValidationInfo) -> Functions:
+        name = info.data.get("name")
+        reason = (
+            "is for the environment 'local' only, where this machine runs the functions: "
+            "AWS Lambda needs a named {}"
+        )
+        if name is not None and name != LOCAL:
+            refuse(
+                *(
+                    refusal("host", reason.format(what), field)
+                    for field, what in (("python", "version"), ("architecture", "instruction set"))
+                    if getattr(value, field) == "host"
+                )
+            )
+        return value
+
+    @field_validator("clients")
+    @classmethod
+    def _distinct_clients(cls, value: tuple[Client, ...]) -> tuple[Client, ...]:
+        names = [client.name for client in value]
+        refuse(
+            *(
+                refusal(name, "is the name of another client", i, "name")
+                for i, name in enumerate(names)
+                if name in names[:i]
+            )
+        )
+        return value

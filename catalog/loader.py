@@ -1,0 +1,147 @@
+"""From folders of YAML to checked values; all problems of all files are raised at once, as `CatalogError`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from catalog import yaml
+from catalog.environment import Environment
+from catalog.errors import CatalogError, Problem, explain, show
+from catalog.model import CpuModel, GpuModel, ModelSpec
+from catalog.section import Section
+
+S = TypeVar("S", bound=Section)
+
+_TARGETS: dict[str, type[CpuModel] | type[GpuModel]] = {"cpu": CpuModel, "gpu": GpuModel}
+
+
+@dataclass(frozen=True)
+class Platform:
+    """Everything that the YAML files say about one environment."""
+
+    environment: Environment
+    models: tuple[ModelSpec, ...]
+
+
+def load_platform(root: Path, environment: str) -> Platform:
+    """Read `config/<environment>.yaml` and every `models/*/model.yaml` below `root`, and check them together.
+
+    Raises CatalogError with the problems of all files: also for a GPU model whose container is not a folder
+    of `inference_containers/`, or has no image in the environment.
+    """
+    found, problems = _environment(root / "config", environment)
+    models, more = _catalog(root / "models")
+    problems += more
+    for spec in models:
+        if isinstance(spec, GpuModel):
+            problems += _container_problems(spec, found, root, environment)
+    if problems or found is None:
+        raise CatalogError(problems)
+    return Platform(found, models)
+
+
+def load_environment(folder: Path, name: str) -> Environment:
+    """Read `<folder>/<name>.yaml`. Raises CatalogError."""
+    found, problems = _environment(folder, name)
+    if problems or found is None:
+        raise CatalogError(problems)
+    return found
+
+
+def load_catalog(folder: Path) -> tuple[ModelSpec, ...]:
+    """Read every `<folder>/*/model.yaml`, sorted by name. Raises CatalogError with the problems of all."""
+    models, problems = _catalog(folder)
+    if problems:
+        raise CatalogError(problems)
+    return models
+
+
+def load_model(path: Path) -> ModelSpec:
+    """Read one model.yaml, in a folder of the model's name. Raises CatalogError."""
+    spec, problems = _model(path)
+    if problems or spec is None:
+        raise CatalogError(problems)
+    return spec
+
+
+def _environment(folder: Path, name: str) -> tuple[Environment | None, list[Problem]]:
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml"))) or "none"
+        return None, [
+            Problem(_label(path), 1, "", f"there is no environment {show(name)}: there are {known}")
+        ]
+    document, problems = yaml.read(path, _label(path))
+    if document is None:
+        return None, problems
+    problems += _name_problems(document, _label(path), name, "the file's")
+    found, more = _validate(document, Environment, _label(path))
+    return found, problems + more
+
+
+def _catalog(folder: Path) -> tuple[tuple[ModelSpec, ...], list[Problem]]:
+    results = [_model(path) for path in sorted(folder.glob("*/model.yaml"))]
+    models = (spec for spec, _ in results if spec is not None)
+    return tuple(sorted(models, key=lambda spec: spec.name)), [p for _, problems in results for p in problems]
+
+
+def _model(path: Path) -> tuple[ModelSpec | None, list[Problem]]:
+    document, problems = yaml.read(path, _label(path))
+    if document is None:
+        return None, problems
+    problems += _name_problems(document, _label(path), path.absolute().parent.name, "the folder's")
+    # A wrong target is one problem among others: the sections that are there tell which model was meant.
+    meant = "gpu" if "gpu" in document.data else "cpu"
+    target = document.data.get("target")
+    known = isinstance(target, str) and target in _TARGETS
+    if known:
+        found, more = _validate(document, _TARGETS[str(target)], _label(path))
+        return found, problems + more
+    data = yaml.Document({**document.data, "target": meant}, document.lines)
+    found, more = _validate(data, _TARGETS[meant], _label(path))
+    says = f"{show(target)} is not allowed: must be" if "target" in document.data else "is required:"
+    problem = Problem(
+        _label(path),
+        document.line(("target",)),
+        "target",
+        f"{says} 'cpu' (a Lambda function) or 'gpu' (a SageMaker endpoint)",
+    )
+    return None, [*problems, *more, problem]
+
+
+def _validate(document: yaml.Document, model: type[S], label: str) -> tuple[S | None, list[Problem]]:
+    try:
+        return model.model_validate(document.data), []
+    except ValidationError as error:
+        explained = explain(error, model)
+        return None, [Problem.at(label, document.line(path), path, message) for path, message in explained]
+
+
+def _name_problems(document: yaml.Document, label: str, expected: str, whose: str) -> list[Problem]:
+    name: Any = document.data.get("name")
+    if not isinstance(name, str) or name == expected:
+        return []
+    message = f"{show(name)} is not allowed: must be {whose} name, {show(expected)}"
+    return [Problem(label, document.line(("name",)), "name", message)]
+
+
+def _container_problems(spec: GpuModel, found: Environment | None, root: Path, name: str) -> list[Problem]:
+    container, label = spec.gpu.container, f"models/{spec.name}/model.yaml"
+    folders = sorted(path.parent.name for path in (root / "inference_containers").glob("*/Dockerfile"))
+    if container not in folders:
+        allowed = ", ".join(folders) or "none yet"
+        message = f"{show(container)} is not allowed: must be a folder of inference_containers/ ({allowed})"
+        return [Problem(label, 1, "gpu.container", message)]
+    if found is not None and container not in found.containers:
+        message = f"{show(container)} has no image in config/{name}.yaml: add it under containers there"
+        return [Problem(label, 1, "gpu.container", message)]
+    return []
+
+
+def _label(path: Path) -> str:
+    """The last parts of the path, which say the same in every checkout: `models/x/model.yaml`."""
+    absolute = path.absolute()
+    depth = 3 if path.name == "model.yaml" else 2
+    return "/".join(absolute.parts[-depth:])

@@ -1,0 +1,258 @@
+"""What `models/<name>/model.yaml` says. A model is a `CpuModel` or a `GpuModel`; `target` tells which."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from catalog.instances import GPU_FAMILIES, family
+from catalog.section import Name, Section, refusal, refuse
+
+MAX_INLINE_BYTES = 4 * 1024 * 1024
+
+
+class Artifact(Section):
+    """Where the model's files come from."""
+
+    source: Annotated[
+        str,
+        Field(
+            pattern=r"^(local|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([^\s?#]+/)?)$",
+            description="`local`: built by `models/<name>/build.py` and uploaded by the deployment. "
+            "`s3://bucket/prefix/` (with the final slash): an artifact folder that is already in S3, "
+            "for weights too large to travel with a deployment.",
+        ),
+    ] = "local"
+    sha256: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[0-9a-f]{64}$",
+            description="SHA-256 of the artifact's `manifest.json`, 64 lower-case hex digits. Required with "
+            "an `s3://` source, where it decides what may be served; refused with `local`, where it is "
+            "computed.",
+        ),
+    ] = None
+
+    @field_validator("sha256")
+    @classmethod
+    def _belongs_to_source(cls, value: str | None, info: ValidationInfo) -> str | None:
+        source = info.data.get("source")
+        if source == "local" and value is not None:
+            refuse(refusal(value, "must be left out when artifact.source is 'local': it is computed"))
+        if source is not None and source != "local" and value is None:
+            refuse(refusal(value, "is required when artifact.source is an s3:// address"))
+        return value
+
+
+class Cpu(Section):
+    """The Lambda function of a CPU model."""
+
+    memory_mb: Annotated[
+        int,
+        Field(
+            ge=128,
+            le=10240,
+            description="Memory of the function in MB. CPU grows with it; 1769 MB is one full vCPU.",
+        ),
+    ] = 1769
+    timeout_seconds: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=29,
+            description="Seconds a request may take. API Gateway gives up after 29.",
+        ),
+    ] = 29
+    ephemeral_storage_mb: Annotated[
+        int,
+        Field(
+            ge=512,
+            le=10240,
+            description="Size of /tmp in MB, where the artifact is cached: more than the artifact's size.",
+        ),
+    ] = 512
+    reserved_concurrency: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="Requests served at once at most, set aside from the account's Lambda concurrency. "
+            "Left out: no cap of its own.",
+        ),
+    ] = None
+
+
+class Gpu(Section):
+    """The SageMaker endpoint of a GPU model."""
+
+    instance_type: Annotated[
+        str,
+        Field(
+            pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$",
+            description="SageMaker GPU instance type, as `ml.g5.xlarge`. Families: "
+            + ", ".join(GPU_FAMILIES)
+            + ".",
+        ),
+    ]
+    container: Annotated[
+        Name,
+        Field(description="The image that serves the model: a folder of `inference_containers/`."),
+    ] = "onnx"
+    startup_timeout_seconds: Annotated[
+        int,
+        Field(
+            ge=60,
+            le=3600,
+            description="Seconds an instance has to load the model and answer its health check.",
+        ),
+    ] = 600
+    volume_gb: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=512,
+            description="Size in GB of the instance's storage volume. Left out: SageMaker's default for the "
+            "type; families with local NVMe bring their own disk.",
+        ),
+    ] = None
+
+    @field_validator("instance_type")
+    @classmethod
+    def _has_a_gpu(cls, value: str) -> str:
+        if family(value) not in GPU_FAMILIES:
+            refuse(refusal(value, f"must be of a GPU family ({', '.join(GPU_FAMILIES)}), or use target: cpu"))
+        return value
+
+
+class Scaling(Section):
+    """How many instances a GPU model runs on."""
+
+    min: Annotated[
+        int,
+        Field(ge=1, description="Instances that always run. Two or more survive the loss of a zone."),
+    ] = 1
+    max: Annotated[
+        int,
+        Field(ge=1, description="Instances at most; not below `min`."),
+    ] = 2
+    target_concurrency: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=1000,
+            description="Requests in flight or queued per instance that scaling aims for. Measure the model: "
+            "the highest number at which its latency objective still holds.",
+        ),
+    ] = 4
+    scale_in_cooldown_seconds: Annotated[
+        int,
+        Field(ge=0, le=3600, description="Seconds to wait after removing instances before removing more."),
+    ] = 600
+    scale_out_cooldown_seconds: Annotated[
+        int,
+        Field(ge=0, le=3600, description="Seconds to wait after adding instances before adding more."),
+    ] = 300
+
+    @field_validator("min", mode="before")
+    @classmethod
+    def _zero_is_not_here_yet(cls, value: object) -> object:
+        if value == 0 and not isinstance(value, bool):
+            refuse(refusal(value, "must be >= 1: scaling to zero is not supported by this release"))
+        return value
+
+    @field_validator("max")
+    @classmethod
+    def _not_below_min(cls, value: int, info: ValidationInfo) -> int:
+        minimum = info.data.get("min", 1)
+        if value < minimum:
+            refuse(refusal(value, f"must be >= scaling.min ({minimum})"))
+        return value
+
+
+class Limits(Section):
+    """What a client may send."""
+
+    inline_bytes: Annotated[
+        int,
+        Field(
+            ge=1024,
+            le=MAX_INLINE_BYTES,
+            description="Largest request body in bytes; larger ones are answered 413. At most 4194304 "
+            "(4 MiB): Lambda takes 6 MB, base64 makes a body a third larger,"
+            "and both targets have one limit.",
+        ),
+    ] = MAX_INLINE_BYTES
+
+
+class Slo(Section):
+    """What the model's callers are promised; alarms watch it."""
+
+    availability_percent: Annotated[
+        float,
+        Field(
+            ge=90, lt=100, description="Share of requests, in percent, that must not fail with a 5xx status."
+        ),
+    ] = 99.9
+    p99_ms: Annotated[
+        int,
+        Field(ge=1, le=29000, description="Milliseconds in which 99 of 100 requests must be answered."),
+    ] = 1000
+
+
+class _Model(Section):
+    name: Annotated[
+        Name,
+        Field(
+            description="The model's name: its folder, its place in the URL (`/v2/models/<name>`), and the "
+            "end of its AWS names. 3 to 32 lower-case letters, digits and hyphens; a letter first, no hyphen "
+            "last."
+        ),
+    ]
+    description: Annotated[
+        str,
+        Field(min_length=1, max_length=256, description="One sentence: what goes in, what comes out."),
+    ]
+    owner: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._@+-]{0,127}$",
+            description="The team that answers for the model; becomes the tag `inference:owner`.",
+        ),
+    ]
+    version: Annotated[
+        str,
+        Field(
+            pattern=r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
+            r"(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$",
+            max_length=64,
+            description="Semantic version of the artifact, as `1.0.0`; clients see it in answers.",
+        ),
+    ]
+    artifact: Annotated[Artifact, Field(description="Where the model's files come from.")] = Artifact()
+    limits: Annotated[Limits, Field(description="What a client may send.")] = Limits()
+    slo: Annotated[Slo, Field(description="What callers are promised.")] = Slo()
+
+
+class CpuModel(_Model):
+    """A model that runs in a Lambda function."""
+
+    misplaced = {
+        "gpu": "is for target: gpu only, and this model's target is cpu: remove it, or change the target",
+        "scaling": "is for target: gpu only: Lambda scales by itself, and cpu.reserved_concurrency caps it",
+    }
+
+    target: Annotated[Literal["cpu"], Field(description="`cpu`: a Lambda function runs the model.")]
+    cpu: Annotated[Cpu, Field(description="The Lambda function.")] = Cpu()
+
+
+class GpuModel(_Model):
+    """A model that runs on a SageMaker endpoint."""
+
+    misplaced = {
+        "cpu": "is for target: cpu only, and this model's target is gpu: remove it, or change the target",
+    }
+
+    target: Annotated[Literal["gpu"], Field(description="`gpu`: a SageMaker endpoint runs the model.")]
+    gpu: Annotated[Gpu, Field(description="The SageMaker endpoint.")]
+    scaling: Annotated[Scaling, Field(description="How many instances the endpoint has.")] = Scaling()
+
+
+ModelSpec = CpuModel | GpuModel
