@@ -1,0 +1,245 @@
+"""What an artifact is: a folder whose `manifest.json` names every file with its SHA-256.
+
+An artifact's id is the SHA-256 of its manifest's bytes, so the id covers every file. The manifest's inputs
+and outputs are the signature that clients see; the ONNX graph may differ from it when a handler translates.
+
+Only the standard library is imported: the Lambda that publishes artifacts has nothing else.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+FILE_NAME = "manifest.json"
+SCHEMA = 1
+PLATFORM = "onnxruntime_onnx"
+#: The Open Inference Protocol v2 datatypes that a signature may use (BF16 has no numpy equivalent).
+DATATYPES = (
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
+    "FP16", "FP32", "FP64", "BYTES",
+)  # fmt: skip
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class ArtifactError(Exception):
+    """The artifact is not what it says it is. For operators: the message names files and hashes."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One public tensor. `shape` holds fixed lengths, or -1 where the client chooses (at least 1)."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A file's lower-case hexadecimal SHA-256 and its size in bytes."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A parsed `manifest.json`; `sha256` is the artifact's id."""
+
+    sha256: str
+    name: str
+    version: str
+    platform: str
+    model: str
+    handler: str | None
+    files: dict[str, FileEntry]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def parse(content: bytes, expected_sha256: str | None = None) -> Manifest:
+    """Read a manifest's bytes.
+
+    Raises:
+        ArtifactError: the bytes do not hash to `expected_sha256`, or a field is missing, unknown or wrong.
+    """
+    sha256 = hashlib.sha256(content).hexdigest()
+    if expected_sha256 is not None and sha256 != expected_sha256:
+        raise ArtifactError(f"{FILE_NAME}: SHA-256 is {sha256}, expected {expected_sha256}")
+    try:
+        document = json.loads(content, object_pairs_hook=_unique_keys)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{FILE_NAME}: not valid JSON: {error}") from None
+
+    fields = _fields(
+        "the document",
+        document,
+        {
+            "schema": int, "name": str, "version": str, "platform": str, "model": str,
+            "handler": str | None, "files": dict, "inputs": list, "outputs": list,
+        },
+    )  # fmt: skip
+    _require(fields["schema"] == SCHEMA, "schema", fields["schema"], f"{SCHEMA}")
+    _require(
+        _NAME.fullmatch(fields["name"]), "name", fields["name"], "lower-case letters, digits and hyphens"
+    )
+    _require(fields["version"], "version", fields["version"], "a non-empty string")
+    _require(fields["platform"] == PLATFORM, "platform", fields["platform"], f"{PLATFORM!r}")
+
+    files = {name: _file(name, entry) for name, entry in fields["files"].items()}
+    for key in ("model", "handler"):
+        if fields[key] is not None:
+            _require(fields[key] in files, key, fields[key], "one of `files`")
+    return Manifest(
+        sha256=sha256,
+        name=fields["name"],
+        version=fields["version"],
+        platform=fields["platform"],
+        model=fields["model"],
+        handler=fields["handler"],
+        files=files,
+        inputs=_signature("inputs", fields["inputs"]),
+        outputs=_signature("outputs", fields["outputs"]),
+    )
+
+
+def verify(folder: Path, expected_sha256: str | None = None) -> Manifest:
+    """Check that `folder` holds exactly the bytes its manifest promises, and return the manifest.
+
+    Files that the manifest does not name are ignored: nothing loads them.
+
+    Raises:
+        ArtifactError: naming the file and, where they differ, both hashes.
+    """
+    path = folder / FILE_NAME
+    if not path.is_file():
+        raise ArtifactError(f"{FILE_NAME}: missing from {folder}")
+    manifest = parse(path.read_bytes(), expected_sha256)
+    root = folder.resolve()
+    for name, entry in manifest.files.items():
+        file = (root / name).resolve()
+        if not file.is_relative_to(root):
+            raise ArtifactError(f"{name}: a link that leaves the artifact's folder")
+        if not file.is_file():
+            raise ArtifactError(f"{name}: missing, expected {entry.size} bytes with SHA-256 {entry.sha256}")
+        found = describe(file)
+        if found != entry:
+            raise ArtifactError(
+                f"{name}: SHA-256 is {found.sha256} ({found.size} bytes), "
+                f"expected {entry.sha256} ({entry.size} bytes)"
+            )
+    return manifest
+
+
+def write(
+    folder: Path,
+    *,
+    name: str,
+    version: str,
+    model: str,
+    handler: str | None,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+) -> Manifest:
+    """Describe every file already in `folder` in a canonical `manifest.json`: same files, same id.
+
+    Raises:
+        ArtifactError: the result would not be a valid artifact.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / FILE_NAME)
+    content = json.dumps(
+        {
+            "schema": SCHEMA,
+            "name": name,
+            "version": version,
+            "platform": PLATFORM,
+            "model": model,
+            "handler": handler,
+            "files": {path.relative_to(folder).as_posix(): asdict(describe(path)) for path in paths},
+            "inputs": [asdict(spec) for spec in inputs],
+            "outputs": [asdict(spec) for spec in outputs],
+        },
+        sort_keys=True,
+        separators=(",", ":"),
+    ).encode()
+    manifest = parse(content)
+    (folder / FILE_NAME).write_bytes(content)
+    return manifest
+
+
+def describe(path: Path) -> FileEntry:
+    """The SHA-256 and the size of a file."""
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return FileEntry(sha256, file.tell())
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("a key appears twice")
+    return document
+
+
+def _fields(where: str, document: Any, types: dict[str, Any]) -> dict[str, Any]:
+    """`document` if it is an object with exactly these members of these types."""
+    if not isinstance(document, dict):
+        raise ArtifactError(f"{FILE_NAME}: {where} is not an object")
+    for problem, keys in (
+        ("unknown", document.keys() - types.keys()),
+        ("missing", types.keys() - document.keys()),
+    ):
+        if keys:
+            raise ArtifactError(f"{FILE_NAME}: {where}: {problem} {', '.join(sorted(keys))}")
+    for key, expected in types.items():
+        # JSON's true is a Python int.
+        if not isinstance(document[key], expected) or isinstance(document[key], bool):
+            raise ArtifactError(
+                f"{FILE_NAME}: {where}: {key} has the wrong type ({type(document[key]).__name__})"
+            )
+    return document
+
+
+def _require(condition: object, field: str, value: object, allowed: str) -> None:
+    if not condition:
+        raise ArtifactError(f"{FILE_NAME}: {field} is {value!r}; it must be {allowed}")
+
+
+def _file(name: str, entry: Any) -> FileEntry:
+    path = PurePosixPath(name)
+    # The one spelling of a relative path, so that no name can leave the folder or alias another.
+    plain = name == path.as_posix() and not path.is_absolute() and ".." not in path.parts and "\\" not in name
+    _require(
+        plain and name not in ("", ".", FILE_NAME), "files", name, "plain relative paths inside the folder"
+    )
+    fields = _fields(f"files[{name!r}]", entry, {"sha256": str, "size": int})
+    _require(
+        _SHA256.fullmatch(fields["sha256"]), f"files[{name!r}].sha256", fields["sha256"], "64 hex digits"
+    )
+    _require(fields["size"] >= 0, f"files[{name!r}].size", fields["size"], "at least 0")
+    return FileEntry(fields["sha256"], fields["size"])
+
+
+def _signature(where: str, documents: Iterable[Any]) -> tuple[TensorSpec, ...]:
+    specs: dict[str, TensorSpec] = {}
+    for index, document in enumerate(documents):
+        field = f"{where}[{index}]"
+        fields = _fields(field, document, {"name": str, "datatype": str, "shape": list})
+        name, shape = fields["name"], fields["shape"]
+        _require(name and name not in specs, f"{field}.name", name, "non-empty and unique")
+        _require(
+            fields["datatype"] in DATATYPES, f"{field}.datatype", fields["datatype"], f"one of {DATATYPES}"
+        )
+        _require(
+            all(type(length) is int and (length == -1 or length > 0) for length in shape),
+            f"{field}.shape", shape, "a list of lengths, each at least 1, or -1 for any",
+        )  # fmt: skip
+        specs[name] = TensorSpec(name, fields["datatype"], tuple(shape))
+    _require(specs, where, [], "at least one tensor")
+    return tuple(specs.values())

@@ -1,0 +1,231 @@
+"""A model in memory: a verified artifact, its ONNX Runtime session, and its optional handler.
+
+The artifact's `handler.py` may define any of these; they are called from several threads at once:
+
+    load(folder: Path) -> State
+    preprocess(inputs: dict[str, ndarray], state) -> dict[str, ndarray]
+    postprocess(outputs: dict[str, ndarray], inputs, state) -> dict[str, ndarray]
+
+`preprocess` turns the public inputs into the graph's, `postprocess` the graph's outputs into the public ones.
+BYTES are object arrays of `bytes` on the public side; the graph's string tensors are converted either way.
+`preprocess` refuses a value by raising `ValueError("what is wrong, for the client")`.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from inference_runtime import protocol
+from inference_runtime.errors import Problem
+from inference_runtime.manifest import ArtifactError, Manifest, TensorSpec, verify
+from inference_runtime.tensors import DTYPES, Array, fits
+
+logger = logging.getLogger(__name__)
+
+Arrays = dict[str, Array]
+
+#: In order of preference. ONNX Runtime falls back to the next when one cannot start.
+PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+#: A request (in the protocol's JSON) that an artifact may carry, to be warmed up with something real.
+SAMPLE = "sample.json"
+_GRAPH_DATATYPES = {
+    "tensor(bool)": "BOOL", "tensor(string)": "BYTES",
+    "tensor(uint8)": "UINT8", "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32", "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8", "tensor(int16)": "INT16", "tensor(int32)": "INT32", "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16", "tensor(float)": "FP32", "tensor(double)": "FP64",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """The functions of an artifact's handler.py; `None` where it defines none."""
+
+    state: Any = None
+    preprocess: Callable[[Arrays, Any], Arrays] | None = None
+    postprocess: Callable[[Arrays, Arrays, Any], Arrays] | None = None
+
+
+class Model:
+    """Answers inference requests. Safe to call from several threads."""
+
+    def __init__(self, folder: Path, sha256: str | None = None) -> None:
+        """Verify the artifact in `folder` (its id must be `sha256`, if given), load it, and answer once.
+
+        Raises:
+            ArtifactError: the artifact is corrupt, or its files do not make a model that answers.
+        """
+        self.manifest: Manifest = verify(folder, sha256)
+        self._handler = _load_handler(folder, self.manifest)
+        self._session = _open_session(folder / self.manifest.model)
+        self._check_signature()
+        self._warm_up(folder)
+        logger.info(
+            "model loaded",
+            extra={
+                "model": self.manifest.name,
+                "version": self.manifest.version,
+                "artifact": self.manifest.sha256,
+                "execution_providers": self._session.get_providers(),
+            },
+        )
+
+    def answer(self, body: bytes) -> bytes:
+        """The response document to a request document.
+
+        Raises:
+            Problem: one of the 400s for a bad request; model-error when the model itself fails.
+        """
+        request = protocol.read_request(body, self.manifest)
+        outputs = self.infer(request.inputs, request.outputs)
+        try:
+            return protocol.write_response(self.manifest, request.id, outputs)
+        except Exception as error:
+            raise _failure(self.manifest, "the answer cannot be written") from error
+
+    def infer(self, inputs: Arrays, outputs: Sequence[str]) -> Arrays:
+        """Run the model on public inputs that fit the signature.
+
+        Returns:
+            The arrays of `outputs`, in that order, checked against the signature.
+
+        Raises:
+            Problem: invalid-data when the handler refuses a value; model-error when anything else fails.
+        """
+        handler = self._handler
+        try:
+            feeds = handler.preprocess(inputs, handler.state) if handler.preprocess else inputs
+            feeds = {name: _to_graph(array) for name, array in feeds.items()}
+        except ValueError as error:
+            raise Problem("invalid-data", str(error)) from error
+        except Exception as error:
+            raise _failure(self.manifest, "preprocess failed") from error
+        try:
+            names = self._graph_outputs if handler.postprocess else list(outputs)
+            results = dict(zip(names, map(_from_graph, self._session.run(names, feeds)), strict=True))
+            if handler.postprocess:
+                results = handler.postprocess(results, inputs, handler.state)
+            specs = {spec.name: spec for spec in self.manifest.outputs}
+            return {name: _checked(specs[name], results[name]) for name in outputs}
+        except Exception as error:
+            raise _failure(self.manifest, "inference failed") from error
+
+    def _check_signature(self) -> None:
+        """Where no handler translates, the graph itself must have the public names and datatypes."""
+        self._graph_outputs = [node.name for node in self._session.get_outputs()]
+        for translated, specs, nodes in (
+            (self._handler.preprocess, self.manifest.inputs, self._session.get_inputs()),
+            (self._handler.postprocess, self.manifest.outputs, self._session.get_outputs()),
+        ):
+            if translated:
+                continue
+            graph = {node.name: _GRAPH_DATATYPES.get(node.type, node.type) for node in nodes}
+            for spec in specs:
+                if graph.get(spec.name) != spec.datatype:
+                    raise ArtifactError(
+                        f"{self.manifest.model}: the signature has {spec.name!r} as {spec.datatype}, "
+                        f"the graph has {graph}"
+                    )
+
+    def _warm_up(self, folder: Path) -> None:
+        """Answer one request: no client then pays for lazy set-up, or meets a model that never answers.
+
+        The request is the artifact's own sample, or else zeros (empty strings for BYTES) of the smallest
+        shape, which a handler may refuse as it may any values.
+        """
+        sample = folder / SAMPLE if SAMPLE in self.manifest.files else None
+        try:
+            if sample:
+                self.answer(sample.read_bytes())
+            else:
+                zeros = {spec.name: _zeros(spec) for spec in self.manifest.inputs}
+                self.infer(zeros, [spec.name for spec in self.manifest.outputs])
+        except Problem as problem:
+            if sample or problem.slug != "invalid-data":
+                raise ArtifactError(
+                    f"the model does not answer its warm-up request: {problem.detail}"
+                ) from problem
+
+
+def _load_handler(folder: Path, manifest: Manifest) -> Handler:
+    if manifest.handler is None:
+        return Handler()
+    # Compiled from the file itself, never from a cached .pyc that the manifest does not cover, and without
+    # writing one into a folder that is read-only on SageMaker.
+    module = ModuleType(f"artifact_{manifest.sha256}")
+    sys.modules[module.__name__] = module
+    try:
+        source = (folder / manifest.handler).read_bytes()
+        exec(compile(source, manifest.handler, "exec"), module.__dict__)  # noqa: S102
+        load: Callable[[Path], Any] | None = getattr(module, "load", None)
+        return Handler(
+            load(folder) if load else None,
+            getattr(module, "preprocess", None),
+            getattr(module, "postprocess", None),
+        )
+    except Exception as error:
+        raise ArtifactError(f"{manifest.handler}: {type(error).__name__}: {error}") from error
+
+
+def _open_session(path: Path) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    # Spinning threads would burn the CPU share of a small Lambda, or of the other models on a machine.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    available = ort.get_available_providers()
+    if "CUDAExecutionProvider" in available:
+        # The CUDA libraries come from wheels, which are not on the loader's path.
+        ort.preload_dlls()
+    try:
+        session = ort.InferenceSession(str(path), options, [name for name in PROVIDERS if name in available])
+    except Exception as error:
+        raise ArtifactError(f"{path.name}: ONNX Runtime cannot load it: {error}") from error
+    if "CUDAExecutionProvider" in available and "CUDAExecutionProvider" not in session.get_providers():
+        logger.warning("no usable GPU: this model runs on the CPU")
+    return session
+
+
+def _failure(manifest: Manifest, what: str) -> Problem:
+    """Log the exception being handled, and give the client a problem that tells nothing of it."""
+    logger.exception(what, extra={"model": manifest.name, "version": manifest.version})
+    return Problem("model-error", "The model could not answer this request")
+
+
+def _to_graph(array: Array) -> Array:
+    """ONNX Runtime takes strings as `str`."""
+    if array.dtype != np.object_:
+        return array
+    return _objects([v.decode() if isinstance(v, bytes) else v for v in array.reshape(-1)], array.shape)
+
+
+def _from_graph(array: Array) -> Array:
+    """ONNX Runtime gives strings as `str`; ours are `bytes`."""
+    if array.dtype != np.object_:
+        return array
+    return _objects([v.encode() for v in array.reshape(-1)], array.shape)
+
+
+def _objects(values: list[Any], shape: tuple[int, ...]) -> Array:
+    array = np.empty(len(values), np.object_)
+    array[:] = values
+    return array.reshape(shape)
+
+
+def _checked(spec: TensorSpec, array: Array) -> Array:
+    if array.dtype != DTYPES[spec.datatype] or not fits(array.shape, spec):
+        raise TypeError(
+            f"output {spec.name!r} is {array.dtype}{list(array.shape)}, the signature says {spec}"
+        )
+    return array
+
+
+def _zeros(spec: TensorSpec) -> Array:
+    shape = [max(length, 1) for length in spec.shape]
+    return np.full(shape, b"" if spec.datatype == "BYTES" else 0, DTYPES[spec.datatype])
