@@ -12,15 +12,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from inference_runtime.manifest import FILE_NAME, ArtifactError, parse, verify
+from inference_runtime.manifest import FILE_NAME, Artifact, ArtifactError, parse, verify
 
 logger = logging.getLogger(__name__)
 
 
-def fetch(uri: str, sha256: str, cache: Path) -> Path:
-    """The local folder of the artifact `sha256` at `uri` (`s3://bucket/prefix/`), downloaded if need be.
+def fetch(uri: str, sha256: str, cache: Path) -> Artifact:
+    """The artifact `sha256` at `uri` (`s3://bucket/prefix/`), downloaded into `cache` if need be.
 
     Raises:
         ArtifactError: the artifact cannot be downloaded, or what was downloaded is not the artifact.
@@ -33,28 +34,30 @@ def fetch(uri: str, sha256: str, cache: Path) -> Path:
     folder = cache / sha256
     if folder.exists():
         try:
-            verify(folder, sha256)
-            return folder
+            return verify(folder, sha256)
         except ArtifactError as error:
             logger.warning("cached artifact discarded", extra={"reason": str(error), "artifact": sha256})
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
 
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as scratch:
         partial = Path(scratch) / sha256
         partial.mkdir()
         _download(bucket, prefix, sha256, partial)
-        verify(partial, sha256)
+        manifest = verify(partial, sha256).manifest
         try:
             partial.rename(folder)
         except OSError:
             # Another process renamed its own copy first.
-            verify(folder, sha256)
-    return folder
+            return verify(folder, sha256)
+    return Artifact(folder, manifest)
 
 
 def _download(bucket: str, prefix: str, sha256: str, folder: Path) -> None:
-    client: Any = boto3.client("s3")
+    # Well inside the ten seconds of a Lambda's init, so that a network fault is answered and not timed out.
+    client: Any = boto3.client(
+        "s3", config=Config(connect_timeout=2, read_timeout=10, retries={"mode": "standard"})
+    )
 
     def get(name: str) -> Path:
         path = folder / name

@@ -63,6 +63,14 @@ class Manifest:
     outputs: tuple[TensorSpec, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A folder that `verify` has found to hold what its manifest promises: the only kind that is loaded."""
+
+    folder: Path
+    manifest: Manifest
+
+
 def parse(content: bytes, expected_sha256: str | None = None) -> Manifest:
     """Read a manifest's bytes.
 
@@ -109,8 +117,8 @@ def parse(content: bytes, expected_sha256: str | None = None) -> Manifest:
     )
 
 
-def verify(folder: Path, expected_sha256: str | None = None) -> Manifest:
-    """Check that `folder` holds exactly the bytes its manifest promises, and return the manifest.
+def verify(folder: Path, expected_sha256: str | None = None) -> Artifact:
+    """Check that `folder` holds the bytes its manifest promises, and has the expected id if one is given.
 
     Files that the manifest does not name are ignored: nothing loads them.
 
@@ -134,7 +142,7 @@ def verify(folder: Path, expected_sha256: str | None = None) -> Manifest:
                 f"{name}: SHA-256 is {found.sha256} ({found.size} bytes), "
                 f"expected {entry.sha256} ({entry.size} bytes)"
             )
-    return manifest
+    return Artifact(folder, manifest)
 
 
 def write(

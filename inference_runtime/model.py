@@ -24,7 +24,7 @@ import onnxruntime as ort
 
 from inference_runtime import protocol
 from inference_runtime.errors import Problem
-from inference_runtime.manifest import ArtifactError, Manifest, TensorSpec, verify
+from inference_runtime.manifest import Artifact, ArtifactError, Manifest, TensorSpec
 from inference_runtime.tensors import DTYPES, Array, fits
 
 logger = logging.getLogger(__name__)
@@ -56,17 +56,17 @@ class Handler:
 class Model:
     """Answers inference requests. Safe to call from several threads."""
 
-    def __init__(self, folder: Path, sha256: str | None = None) -> None:
-        """Verify the artifact in `folder` (its id must be `sha256`, if given), load it, and answer once.
+    def __init__(self, artifact: Artifact) -> None:
+        """Load the artifact and answer once.
 
         Raises:
-            ArtifactError: the artifact is corrupt, or its files do not make a model that answers.
+            ArtifactError: its files do not make a model that answers.
         """
-        self.manifest: Manifest = verify(folder, sha256)
-        self._handler = _load_handler(folder, self.manifest)
-        self._session = _open_session(folder / self.manifest.model)
+        self.manifest = artifact.manifest
+        self._handler = _load_handler(artifact)
+        self._session = _open_session(artifact.folder / self.manifest.model)
         self._check_signature()
-        self._warm_up(folder)
+        self._warm_up(artifact.folder)
         logger.info(
             "model loaded",
             extra={
@@ -154,7 +154,8 @@ class Model:
                 ) from problem
 
 
-def _load_handler(folder: Path, manifest: Manifest) -> Handler:
+def _load_handler(artifact: Artifact) -> Handler:
+    manifest, folder = artifact.manifest, artifact.folder
     if manifest.handler is None:
         return Handler()
     # Compiled from the file itself, never from a cached .pyc that the manifest does not cover, and without

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 #: The largest body answered inline: base64 takes a third of Lambda's 6 MB.
 DEFAULT_MAX_BODY_BYTES = 4 * 1024 * 1024
+#: The largest answer: Lambda carries 6 MB, in which the body is a JSON string with its quotes escaped.
+MAX_ANSWER_BYTES = 5 * 1024 * 1024
 SERVER = {"name": "inference-platform", "version": "0.1.0", "extensions": []}
 
 
@@ -141,7 +143,13 @@ class Service:
             raise Problem(
                 "unsupported-media-type", f"Content-Type is {shown(media_type)}; use application/json"
             )
-        return self._loaded().answer(body)
+        answer = self._loaded().answer(body)
+        if len(answer) > MAX_ANSWER_BYTES:
+            raise Problem(
+                "payload-too-large",
+                f"The answer would be over {MAX_ANSWER_BYTES} bytes; send fewer rows at once",
+            )
+        return answer
 
 
 _ROUTES: tuple[tuple[re.Pattern[str], str, Callable[[Service, str | None, bytes], bytes]], ...] = (

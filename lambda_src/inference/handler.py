@@ -1,0 +1,105 @@
+"""The CPU target: one model answering API Gateway's REST proxy events, in process.
+
+Environment:
+    MODEL_NAME      the model's name in the catalog
+    MODEL_URI       s3://<bucket>/<name>/<sha256>/, the artifact
+    MODEL_SHA256    the artifact's id
+    MAX_BODY_BYTES  the largest request body, in bytes
+    ARTIFACT_CACHE  where artifacts are kept, /tmp/artifacts by default
+
+The model is loaded with the module, where Lambda gives a full CPU and SnapStart takes its snapshot. If that
+fails the function still starts: it answers 503, and tries again on a later request.
+"""
+
+import base64
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.logging.utils import copy_config_to_registered_loggers
+from aws_lambda_powertools.metrics import MetricUnit
+
+from inference_runtime.artifacts import fetch
+from inference_runtime.model import Model
+from inference_runtime.service import DEFAULT_MAX_BODY_BYTES, Answer, Service
+
+RETRY_SECONDS = 30
+
+logger = Logger()
+copy_config_to_registered_loggers(logger, include={"inference_runtime"})
+
+
+def _load() -> Model:
+    cache = Path(os.environ.get("ARTIFACT_CACHE", "/tmp/artifacts"))  # noqa: S108 (a Lambda's only writable folder)
+    return Model(fetch(os.environ["MODEL_URI"], os.environ["MODEL_SHA256"], cache))
+
+
+service = Service(
+    os.environ["MODEL_NAME"], _load, int(os.environ.get("MAX_BODY_BYTES", DEFAULT_MAX_BODY_BYTES))
+)
+# No `service` dimension: alarms and dashboards find a model's metrics by Model alone.
+metrics = Metrics(namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE", "Inference"), service="")
+metrics.set_default_dimensions(Model=service.name)
+
+service.load()
+_retry_at = time.monotonic() + RETRY_SECONDS
+_cold_start = True
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Answer one proxy event. Payloads are never logged."""
+    global _cold_start, _retry_at
+    if not service.ready and time.monotonic() >= _retry_at:
+        service.load()
+        _retry_at = time.monotonic() + RETRY_SECONDS
+
+    started = time.perf_counter()
+    body = _body(event)
+    answer = _answer(event, body)
+    latency_ms = (time.perf_counter() - started) * 1000
+
+    logger.info(
+        "request",
+        extra={
+            "request_id": answer.headers["x-request-id"],
+            "model": service.name,
+            "version": service.version,
+            "method": event["httpMethod"],
+            "path": event["path"],
+            "status": answer.status,
+            "latency_ms": round(latency_ms, 3),
+            "bytes_in": len(body),
+            "bytes_out": len(answer.body),
+            "cold_start": _cold_start,
+        },
+    )
+    metrics.add_metric("Invocations", MetricUnit.Count, 1)
+    # A client's mistake is no error of the model's.
+    metrics.add_metric("Errors", MetricUnit.Count, int(answer.status >= 500))
+    metrics.add_metric("LatencyMs", MetricUnit.Milliseconds, latency_ms)
+    metrics.add_metric("ColdStart", MetricUnit.Count, int(_cold_start))
+    metrics.flush_metrics()
+    _cold_start = False
+    return {
+        "statusCode": answer.status,
+        "headers": answer.headers,
+        "body": answer.body.decode(),
+        "isBase64Encoded": False,
+    }
+
+
+def _answer(event: dict[str, Any], body: bytes) -> Answer:
+    headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
+    # A custom domain may put a base path before the protocol's own.
+    path = re.sub(r"^.*?(?=/v2(/|$))", "", event["path"])
+    request_id = event["requestContext"]["requestId"]
+    return service.handle(event["httpMethod"], path, headers.get("content-type"), body, request_id)
+
+
+def _body(event: dict[str, Any]) -> bytes:
+    body = event.get("body") or ""
+    # A lone surrogate passes here and is refused as JSON later.
+    return base64.b64decode(body) if event.get("isBase64Encoded") else body.encode(errors="surrogatepass")
