@@ -32,3 +32,38 @@ node_modules/.installed: package-lock.json .venv/.installed
 lock: ## Recompile every requirements file with hashes
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml --extra dev -o requirements/workstation.txt
 	grep -A100 '^uv==' requirements/workstation.txt | awk 'NR==1||/^    --hash/{print;next}{exit}' | sed '$$s/ \\$$//' > requirements/bootstrap.txt
+
+.PHONY: demo
+demo: setup ## Deploy to an embedded AWS, send real requests, print the answers, leave nothing running
+	@$(BIN)/inferctl demo
+
+.PHONY: up
+up: setup ## The same deployment, left running
+	@$(BIN)/inferctl up
+
+.PHONY: down
+down: setup ## Stop what `make up` started
+	@$(BIN)/inferctl down
+
+.PHONY: build
+build: setup ## Build the models' artifacts and the functions' packages
+	@$(BIN)/python models/build.py
+
+.PHONY: synth
+synth: build ## Write cdk.out/$ENV (ENV=local|dev|prod): no credentials, no Docker
+	@$(BIN)/python -c 'import os, shutil; shutil.rmtree("cdk.out/$(ENV)", ignore_errors=True)'
+	@cdk synth --quiet --context env=$(ENV) --output cdk.out/$(ENV)
+	@echo "cdk.out/$(ENV)"
+
+.PHONY: lint
+lint: setup ## Formatting, lint and types
+	@ruff format --check .
+	@ruff check .
+	@mypy
+
+.PHONY: test
+test: setup ## Run every test
+	@$(BIN)/pytest
+
+.PHONY: check
+check: lint test ## What CI runs

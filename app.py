@@ -14,7 +14,7 @@ import aws_cdk as cdk
 
 from catalog.environment import Environment
 from catalog.errors import CatalogError
-from catalog.loader import load_catalog, load_environment
+from catalog.loader import load_platform
 from catalog.model import CpuModel, ModelSpec
 from catalog.names import ENVIRONMENT_TAG
 from stacks.api import ApiStack
@@ -40,8 +40,8 @@ def build(app: cdk.App, environment: Environment, models: Sequence[ModelSpec]) -
     observability = ObservabilityStack(app, environment, models)
     artifacts = ArtifactsStack(app, environment, models)
     for stack in (network, storage, observability, artifacts):
-        stack.add_dependency(keys)
-    artifacts.add_dependency(storage)
+        stack.add_stack_dependency(keys)
+    artifacts.add_stack_dependency(storage)
 
     served: list[cdk.Stack] = []
     for model in models:
@@ -51,32 +51,32 @@ def build(app: cdk.App, environment: Environment, models: Sequence[ModelSpec]) -
             served.append(GpuModelStack(app, environment, model))
     for stack in served:
         for earlier in (network, artifacts, observability):
-            stack.add_dependency(earlier)
+            stack.add_stack_dependency(earlier)
 
     # Routes name functions and endpoints, so they do not need the models' stacks; clients need the models first.
     api = ApiStack(app, environment, models)
     for stack in (keys, identity, observability, *served):
-        api.add_dependency(stack)
+        api.add_stack_dependency(stack)
 
     if environment.audit.trail:
         audit = AuditStack(app, environment)
-        audit.add_dependency(storage)
+        audit.add_stack_dependency(storage)
 
     cdk.Tags.of(app).add(ENVIRONMENT_TAG, environment.name)
 
 
 def main() -> None:
-    app = cdk.App()
+    # Stack traces would put temporary paths into the assembly: two syntheses must be equal, byte for byte.
+    app = cdk.App(stack_traces=False)
     name = app.node.try_get_context("env") or os.environ.get("INFERENCE_ENV")
     if not name:
         known = ", ".join(sorted(path.stem for path in (ROOT / "config").glob("*.yaml")))
         sys.exit(f"Which environment? Pass --context env=<name> or set INFERENCE_ENV. Known: {known}.")
     try:
-        environment = load_environment(ROOT / "config", name)
-        models = load_catalog(ROOT / "models")
+        platform = load_platform(ROOT, name)
     except CatalogError as error:
         sys.exit(str(error))
-    build(app, environment, models)
+    build(app, platform.environment, platform.models)
     app.synth()
 
 

@@ -4,6 +4,7 @@ What is live is state, not code: this stack creates the parameter only when it i
 it again, so that no deploy can undo a release.
 """
 
+import hashlib
 from collections.abc import Sequence
 
 import aws_cdk as cdk
@@ -14,7 +15,7 @@ from constructs import Construct
 from catalog.environment import Environment
 from catalog.model import ModelSpec
 from stacks.base import PlatformStack
-from stacks.bundling import artifact_sha256, artifact_zip
+from stacks.bundling import BUILD, artifact_zip
 from stacks.constructs.function import PlatformFunction
 
 
@@ -72,7 +73,7 @@ class ArtifactsStack(PlatformStack):
                 service_token=publisher.function.function_arn,
                 properties={
                     "Model": model.name,
-                    "Sha256": artifact_sha256(model.name),
+                    "Sha256": _artifact_id(model.name),
                     "AssetBucket": bundles[model.name].s3_bucket_name,
                     "AssetKey": bundles[model.name].s3_object_key,
                     "ModelsBucket": bucket,
@@ -81,3 +82,8 @@ class ArtifactsStack(PlatformStack):
             )
             # The function may be ready before its policy is attached.
             resource.node.add_dependency(publisher.role)
+
+
+def _artifact_id(model: str) -> str:
+    """SHA-256 of the built artifact's manifest, which holds the hash of every file."""
+    return hashlib.sha256((BUILD / "artifacts" / model / "manifest.json").read_bytes()).hexdigest()

@@ -29,6 +29,7 @@ class PlatformStack(cdk.Stack):
             termination_protection=environment.retention.keep_data,
         )
         self.environment_config = environment
+        self._keys: dict[str, kms.IKey] = {}
 
     @property
     def removal_policy(self) -> cdk.RemovalPolicy:
@@ -48,10 +49,9 @@ class PlatformStack(cdk.Stack):
 
     def key(self, purpose: str) -> kms.IKey:
         """The KMS key of a purpose: `models`, `data`, `logs`, `audit` or `alarms`."""
-        existing = self.node.try_find_child(f"Key-{purpose}")
-        if isinstance(existing, kms.Key):
-            return existing
-        return kms.Key.from_key_arn(self, f"Key-{purpose}", self.shared(f"keys/{purpose}"))
+        if purpose not in self._keys:
+            self._keys[purpose] = kms.Key.from_key_arn(self, f"Key-{purpose}", self.shared(f"keys/{purpose}"))
+        return self._keys[purpose]
 
     def log_group(self, construct_id: str, name: str) -> logs.LogGroup:
         """An encrypted log group, kept as long as the environment's configuration says."""

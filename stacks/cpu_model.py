@@ -15,7 +15,6 @@ from stacks.model import ModelStack
 class CpuModelStack(ModelStack):
     def __init__(self, scope: Construct, environment: Environment, spec: CpuModel) -> None:
         super().__init__(scope, environment, spec)
-        network = PrivateNetwork(self)
         inference = PlatformFunction(
             self,
             "Inference",
@@ -34,9 +33,7 @@ class CpuModelStack(ModelStack):
             ephemeral_storage_mb=spec.cpu.ephemeral_storage_mb,
             reserved_concurrency=spec.cpu.reserved_concurrency,
             statements=self.read_artifacts(),
-            vpc=network.vpc,
-            subnets=network.subnets,
-            security_group=network.security_group,
+            network=PrivateNetwork.of(self),
         )
         version = inference.function.current_version
         # The release may return to it; it prunes what is old.

@@ -31,7 +31,7 @@ class GpuModelStack(ModelStack):
         self._scale(endpoint)
 
     def _model(self) -> sagemaker.CfnModel:
-        network = PrivateNetwork(self)
+        network = PrivateNetwork.of(self)
         role = iam.Role(self, "Role", assumed_by=self.account_principal("sagemaker.amazonaws.com"))
         for statement in [*self.read_artifacts(), *self._operate()]:
             role.add_to_policy(statement)
@@ -51,8 +51,7 @@ class GpuModelStack(ModelStack):
                 ),
             ),
             vpc_config=sagemaker.CfnModel.VpcConfigProperty(
-                subnets=[subnet.subnet_id for subnet in network.subnets],
-                security_group_ids=[network.security_group.security_group_id],
+                subnets=network.subnet_ids, security_group_ids=[network.security_group_id]
             ),
         )
         # SageMaker checks the role's rights when the model is made, not only when it starts.

@@ -1,15 +1,16 @@
 """A Python function of the platform: built zip, encrypted log group, a role that holds only what it was given."""
 
+import sys
 from collections.abc import Mapping, Sequence
 
 import aws_cdk as cdk
-from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
 from stacks.base import PlatformStack
-from stacks.bundling import host_python, lambda_zip
+from stacks.bundling import lambda_zip
+from stacks.constructs.private_network import PrivateNetwork
 
 HANDLER = "handler.handler"
 
@@ -22,7 +23,7 @@ class PlatformFunction(Construct):
     Args:
         source: folder under `lambda_src/`.
         function_name: only for functions that callers address by name; CloudFormation names the others.
-        vpc: with `subnets` and `security_group`, for code that touches models or payloads.
+        network: for code that touches models or payloads; functions without it run outside the VPC.
         statements: what the role may do beyond writing its own logs and traces.
     """
 
@@ -41,18 +42,16 @@ class PlatformFunction(Construct):
         reserved_concurrency: int | None = None,
         function_name: str | None = None,
         log_group_name: str,
-        vpc: ec2.IVpc | None = None,
-        subnets: Sequence[ec2.ISubnet] = (),
-        security_group: ec2.ISecurityGroup | None = None,
+        network: PrivateNetwork | None = None,
     ) -> None:
         super().__init__(scope, construct_id)
         settings = scope.environment_config.functions
-        python = host_python() if settings.python == "host" else settings.python
+        python = f"3.{sys.version_info.minor}" if settings.python == "host" else settings.python
         runtime = lambda_.Runtime(
             f"python{python}", lambda_.RuntimeFamily.PYTHON, supports_snap_start=python >= "3.12"
         )
         self.log_group = scope.log_group(f"{construct_id}Logs", log_group_name)
-        self.role = self._role(scope, statements, in_vpc=vpc is not None)
+        self.role = self._role(scope, statements)
         self.function = lambda_.Function(
             self,
             "Function",
@@ -77,16 +76,37 @@ class PlatformFunction(Construct):
             tracing=lambda_.Tracing.ACTIVE,
             log_group=self.log_group,
             logging_format=lambda_.LoggingFormat.JSON,
-            vpc=vpc,
-            vpc_subnets=ec2.SubnetSelection(subnets=list(subnets)) if vpc else None,
-            security_groups=[security_group] if security_group else None,
         )
+        if network is not None:
+            self._attach(network)
 
-    def _role(
-        self, scope: PlatformStack, statements: Sequence[iam.PolicyStatement], *, in_vpc: bool
-    ) -> iam.Role:
+    def _attach(self, network: PrivateNetwork) -> None:
+        # Through the L1: the L2 wants a whole VPC, and only these ids are ever used.
+        resource = self.function.node.default_child
+        assert isinstance(resource, lambda_.CfnFunction)
+        resource.vpc_config = lambda_.CfnFunction.VpcConfigProperty(
+            subnet_ids=network.subnet_ids, security_group_ids=[network.security_group_id]
+        )
+        self.role.add_to_policy(
+            iam.PolicyStatement(
+                sid="AttachToTheNetwork",
+                actions=[
+                    "ec2:CreateNetworkInterface",
+                    "ec2:DeleteNetworkInterface",
+                    "ec2:DescribeNetworkInterfaces",
+                    "ec2:DescribeSubnets",
+                    "ec2:AssignPrivateIpAddresses",
+                    "ec2:UnassignPrivateIpAddresses",
+                ],
+                # The interfaces do not exist yet when the right is needed, and Describe has no resource-level rights.
+                resources=["*"],
+            )
+        )
+        # Lambda checks these rights when the function is made.
+        self.function.node.add_dependency(self.role)
+
+    def _role(self, scope: PlatformStack, statements: Sequence[iam.PolicyStatement]) -> iam.Role:
         role = iam.Role(self, "Role", assumed_by=scope.account_principal("lambda.amazonaws.com"))
-        # Assumed by the service for this account only; Lambda adds ENI permissions for the VPC itself.
         role.add_to_policy(
             iam.PolicyStatement(
                 sid="WriteLogs",
