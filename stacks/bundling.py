@@ -9,62 +9,158 @@ Only the standard library and uv are imported, never aws_cdk: the zips can be ma
 
 import fcntl
 import hashlib
-import os
-import platform
+import json
 import re
-import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 
 import uv
 
 ROOT = Path(__file__).resolve().parent.parent
-BUILD = ROOT / "build"
+BUILD = ROOT / "build" / "zips"
 #: Our package that functions may import; it goes into the zip of those that do.
 SHARED = "inference_runtime"
 HOST = "host"
 
-#: Left out of the zips: what an import never reads. Measured on `inference` for x86_64: 166 MB unzipped with them,
-#: 101 MB without, of Lambda's 250.
+#: uv's names for the Lambda runtimes' machines (Amazon Linux 2023 has glibc 2.34).
+_PLATFORMS = {"x86_64": "x86_64-manylinux_2_28", "arm64": "aarch64-manylinux_2_28"}
+#: Left out: what no import reads. With botocore's cut `inference` goes from 166 MB to 104 of the 250 allowed.
 _UNUSED = (
-    "bin/*", ".lock", "*/__pycache__/*", "*.pyi", "*/tests/*", "*.dist-info/RECORD", "*.dist-info/INSTALLER",
-    "*.dist-info/REQUESTED", "*.dist-info/direct_url.json",
+    "bin/*", ".lock", "*/__pycache__/*", "*.pyi", "*/tests/*",
+    "*.dist-info/RECORD", "*.dist-info/INSTALLER", "*.dist-info/REQUESTED",
+    # The C API's library; the Python extension is linked with its own copy.
+    "onnxruntime/capi/libonnxruntime.so.*",
     "onnxruntime/transformers/*", "onnxruntime/quantization/*", "onnxruntime/tools/*",
 )  # fmt: skip
-#: botocore describes 400 services in 26 MB; functions that carry their own boto3 call these.
+#: botocore describes 400 services in 26 MB; the functions that carry their own boto3 use these.
 _BOTOCORE_SERVICES = ("s3", "sts")
 
 
 def lambda_zip(function: str, *, python: str, architecture: str) -> Path:
     """The deployment package of `lambda_src/<function>/`.
 
-    Its `*.py` files at the root, the shared runtime if they import it, and the wheels that its
-    `requirements.txt` locks.
+    It holds the function's `*.py` at the root, our runtime if they import it, and the wheels locked in its
+    `requirements.txt`, if it has one. The file's name ends in the hash of all that went in.
 
     Args:
-        python: the Lambda runtime's version, such as `3.14`, or `host`, the running interpreter's.
-        architecture: `x86_64`, `arm64`, or `host`, this machine's.
+        python: the Lambda runtime's version, such as `3.14`, or `host`: the running interpreter's.
+        architecture: `x86_64`, `arm64`, or `host`: this machine's.
 
     Raises:
-        ValueError: there is no such function, or the architecture is unknown.
-        subprocess.CalledProcessError: uv cannot install the wheels; it has said why on stderr.
+        ValueError: there is no such function or architecture.
+        subprocess.CalledProcessError: uv could not install the wheels, and has said why on stderr.
     """
     folder = ROOT / "lambda_src" / function
     if not (folder / "handler.py").is_file():
         raise ValueError(f"lambda_src/{function}/handler.py does not exist")
+    if architecture not in (HOST, *_PLATFORMS):
+        raise ValueError(f"architecture is {architecture!r}; it must be one of {[HOST, *_PLATFORMS]}")
     sources = {path.name: path for path in folder.glob("*.py")}
-    if any(re.search(rf"^(from|import) {SHARED}\b", path.read_text(), re.M) for path in sources.values()):
-        sources |= {str(path.relative_to(ROOT)): path for path in (ROOT / SHARED).rglob("*.py")}
+    if any(
+        re.search(rf"^(from|import) {SHARED}\b", path.read_text(), re.MULTILINE) for path in sources.values()
+    ):
+        sources |= {path.relative_to(ROOT).as_posix(): path for path in (ROOT / SHARED).rglob("*.py")}
     requirements = folder / "requirements.txt"
     if not requirements.exists():
-        key = _hash(sources.items())
-        return _once(f"lambda-{function}-{key}.zip", lambda path: _write_zip(path, sources, zipfile.ZIP_DEFLATED))
+        return _cached(f"lambda-{function}", _hash(sources), lambda zip_path: _write_zip(zip_path, sources))
 
-    target = _target(python, architecture)
+    def build(zip_path: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=BUILD) as scratch:
+            _install(requirements, python, architecture, Path(scratch))
+            _write_zip(zip_path, _wheel_files(Path(scratch)) | sources)
+
+    target = f"{host_python() if python == HOST else python} {sysconfig.get_platform()} {architecture}"
+    return _cached(f"lambda-{function}", _hash(sources | {"requirements.txt": requirements}, target), build)
+
+
+def artifact_zip(model: str) -> Path:
+    """The artifact of `models/<model>/`, built if need be, as a zip for the `publish_artifact` function."""
+    folder, sha256 = _build_artifact(model)
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    # Weights do not compress.
+    return _cached(
+        f"artifact-{model}", sha256, lambda zip_path: _write_zip(zip_path, files, zipfile.ZIP_STORED)
+    )
+
+
+def artifact_sha256(model: str) -> str:
+    """The id of the artifact in `artifact_zip(model)`: the SHA-256 of its manifest."""
+    return _build_artifact(model)[1]
+
+
+def host_python() -> str:
+    """The running interpreter's version, as Lambda names its runtimes: `3.14`."""
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+@cache
+def _build_artifact(model: str) -> tuple[Path, str]:
+    subprocess.run([sys.executable, ROOT / "models" / "build.py", model], check=True, cwd=ROOT)
+    folder = ROOT / "build" / "artifacts" / model
+    return folder, hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+
+
+def _install(requirements: Path, python: str, architecture: str, target: Path) -> None:
+    """Unpack the locked wheels. `--no-deps`: the lock is complete, and leaves out what its overrides say."""
+    command = [
+        uv.find_uv_bin(), "pip", "install", "--quiet", "--no-deps", "--require-hashes",
+        "--only-binary", ":all:", "--no-compile-bytecode", "--python", sys.executable,
+        "--target", str(target), "--requirements", str(requirements),
+    ]  # fmt: skip
+    if python != HOST:
+        command += ["--python-version", python]
+    if architecture != HOST:
+        command += ["--python-platform", _PLATFORMS[architecture]]
+    subprocess.run(command, check=True)
+
+
+def _wheel_files(folder: Path) -> dict[str, Path]:
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {name: path for name, path in files.items() if not _unused(name)}
+
+
+def _unused(name: str) -> bool:
+    botocore, _, rest = name.partition("botocore/data/")
+    if not botocore and "/" in rest:
+        return rest.partition("/")[0] not in _BOTOCORE_SERVICES
+    return any(fnmatch(name, pattern) for pattern in _UNUSED)
+
+
+def _hash(files: Mapping[str, Path], *settings: str) -> str:
+    """A hash of the inputs: settings, the files' names and contents, and this recipe itself."""
+    digest = hashlib.sha256(json.dumps(settings).encode())
+    for name, path in sorted(({**files, "recipe": Path(__file__)}).items()):
+        digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\0".encode())
+    return digest.hexdigest()
+
+
+def _cached(stem: str, key: str, build: Callable[[Path], None]) -> Path:
+    """`build/zips/<stem>-<key>.zip`, made by `build` (which is given where to write) if it is not there."""
+    path = BUILD / f"{stem}-{key}.zip"
+    if path.exists():
+        return path
+    BUILD.mkdir(parents=True, exist_ok=True)
+    # One process builds, the others wait for it; the lock goes with the process that holds it.
+    with (BUILD / f"{stem}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            partial = path.with_suffix(".partial")
+            build(partial)
+            partial.rename(path)
+    return path
+
+
+def _write_zip(path: Path, files: Mapping[str, Path], compression: int = zipfile.ZIP_DEFLATED) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, source in sorted(files.items()):
+            member = zipfile.ZipInfo(name)  # dated 1980-01-01, the epoch of zip files
+            member.external_attr = 0o644 << 16
+            # Level 1 takes a third of the default's time for a tenth more bytes.
+            archive.writestr(member, source.read_bytes(), compression, compresslevel=1)

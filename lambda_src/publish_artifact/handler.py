@@ -1,0 +1,125 @@
+"""CloudFormation custom resource: unpacks a model artifact's zip asset into the models bucket.
+
+ResourceProperties:
+    Model, Sha256           what the zip must contain: the model's name and the artifact's id
+    AssetBucket, AssetKey   the zip
+    ModelsBucket            receives <Model>/<Sha256>/<file>
+    LiveParameter           SSM parameter created with Sha256 if it does not exist, and never changed
+
+Answers as AWS documents for custom resources: one PUT of a JSON document to the pre-signed ResponseURL
+(https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/crpg-ref-responses.html).
+
+Deleting the resource deletes nothing: a version may be live, or be what a rollback needs.
+"""
+
+import json
+import logging
+import os
+import ssl
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import boto3
+from botocore.exceptions import ClientError
+
+from inference_runtime.manifest import FILE_NAME, Artifact, ArtifactError, verify
+
+PROPERTIES = ("Model", "Sha256", "AssetBucket", "AssetKey", "ModelsBucket", "LiveParameter")
+
+logger = logging.getLogger()
+logger.setLevel(logging.INFO)
+
+
+def handler(event: dict[str, Any], context: Any) -> None:
+    """Do what CloudFormation asks, and tell it how that went: without an answer it waits for an hour."""
+    answer = {
+        "Status": "SUCCESS",
+        # Only its change makes CloudFormation delete the old resource, which leaves everything anyway.
+        "PhysicalResourceId": event.get("PhysicalResourceId", event["LogicalResourceId"]),
+        "StackId": event["StackId"],
+        "RequestId": event["RequestId"],
+        "LogicalResourceId": event["LogicalResourceId"],
+    }
+    try:
+        if event["RequestType"] != "Delete":
+            answer["PhysicalResourceId"] = publish(event["ResourceProperties"])
+    except Exception as error:
+        logger.exception("artifact not published")
+        # CloudFormation keeps the whole answer under 4 KB.
+        answer |= {"Status": "FAILED", "Reason": f"{type(error).__name__}: {error}"[:1000]}
+    _send(event["ResponseURL"], answer)
+
+
+def publish(properties: dict[str, str]) -> str:
+    """Make sure that the artifact is in the models bucket and that some version is live; return its URI.
+
+    Raises:
+        ValueError: a property is missing.
+        ArtifactError: the zip does not hold the artifact.
+    """
+    missing = [name for name in PROPERTIES if not properties.get(name)]
+    if missing:
+        raise ValueError(f"ResourceProperties lack {', '.join(missing)}")
+    model, sha256, bucket = properties["Model"], properties["Sha256"], properties["ModelsBucket"]
+    prefix = f"{model}/{sha256}"
+    s3 = boto3.client("s3")
+    if not _exists(s3, bucket, f"{prefix}/{FILE_NAME}"):
+        with tempfile.TemporaryDirectory() as scratch:
+            artifact = _unpack(s3, properties, Path(scratch))
+            _upload(s3, artifact, bucket, prefix)
+    _make_live_if_nothing_is(properties["LiveParameter"], sha256)
+    return f"s3://{bucket}/{prefix}/"
+
+
+def _unpack(s3: Any, properties: dict[str, str], scratch: Path) -> Artifact:
+    archive, folder = scratch / "asset.zip", scratch / "artifact"
+    s3.download_file(properties["AssetBucket"], properties["AssetKey"], str(archive))
+    with zipfile.ZipFile(archive) as asset:
+        # extractall keeps every member inside the folder, whatever its name says.
+        asset.extractall(folder)
+    archive.unlink()
+    artifact = verify(folder, properties["Sha256"])
+    if artifact.manifest.name != properties["Model"]:
+        raise ArtifactError(
+            f"the artifact is of {artifact.manifest.name!r}, expected {properties['Model']!r}"
+        )
+    return artifact
+
+
+def _upload(s3: Any, artifact: Artifact, bucket: str, prefix: str) -> None:
+    # The manifest goes last: where it is, everything is.
+    for name in (*artifact.manifest.files, FILE_NAME):
+        s3.upload_file(str(artifact.folder / name), bucket, f"{prefix}/{name}")
+        logger.info("uploaded s3://%s/%s/%s", bucket, prefix, name)
+
+
+def _exists(s3: Any, bucket: str, key: str) -> bool:
+    try:
+        s3.head_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
+            return False
+        raise
+    return True
+
+
+def _make_live_if_nothing_is(parameter: str, sha256: str) -> None:
+    ssm = boto3.client("ssm")
+    try:
+        ssm.put_parameter(Name=parameter, Value=sha256, Type="String", Overwrite=False)
+    except ssm.exceptions.ParameterAlreadyExists:
+        logger.info("%s keeps the version that is live", parameter)
+
+
+def _send(url: str, answer: dict[str, str]) -> None:
+    if not url.startswith("https://"):
+        raise ValueError("ResponseURL is not an https:// address")
+    body = json.dumps(answer).encode()
+    # S3 signed the URL for an empty content type, which urllib would otherwise fill in.
+    request = Request(url, data=body, method="PUT", headers={"Content-Type": ""})  # noqa: S310 (checked above)
+    context = ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE"))
+    with urlopen(request, timeout=30, context=context):  # noqa: S310
+        logger.info("answered CloudFormation: %s", answer["Status"])
