@@ -27,7 +27,8 @@ class Problem:
         return cls(file, line, dotted(path), message)
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (f"{self.file}:{self.line}", self.field, self.message) if part)
+        parts = (f"{self.file}:{self.line}", self.field, self.message)
+        return ": ".join(printable(part) for part in parts if part)
 
 
 class CatalogError(Exception):
@@ -47,17 +48,17 @@ def dotted(path: Path) -> str:
 def show(value: object) -> str:
     """A refused value, short enough for one line."""
     words = {None: "null", True: "true", False: "false"}
-    text = words[value] if value is None or isinstance(value, bool) else ascii_safe(repr(value))
+    text = words[value] if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def ascii_safe(text: str) -> str:
+def printable(text: str) -> str:
     """The text with control characters escaped, so that a file cannot write to the reader's terminal."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[Path, str]]:
-    """Where each of pydantic's findings is in the file, and what to say: the value, and what is allowed instead."""
+    """Where each of pydantic's findings is in the file, and what to say: what is wrong, what is allowed."""
     details = error.errors(include_url=False)
     for detail in details:
         # Pydantic counts only the items that are valid, so a list of refused items is also "too short".
@@ -79,7 +80,7 @@ def _explain(error: ErrorDetails, model: type[BaseModel]) -> tuple[Path, str]:
         return path, f"is required{': ' + allowed if allowed else ''}"
     allowed = _allowed(kind, ctx, error["msg"])
     if kind == "string_pattern_mismatch" and path == error["loc"]:
-        allowed += f" ({_description(path, model)})"
+        allowed = _description(path, model)
     return path, f"{show(value)} is not allowed: {allowed}"
 
 
@@ -131,7 +132,7 @@ def _unknown_key(path: Path, model: type[BaseModel]) -> str:
     known = list(section.model_fields)
     close = get_close_matches(key, known, n=1)
     remedy = f"did you mean {close[0]!r}?" if close else f"must be one of {', '.join(known)}"
-    return f"unknown key {ascii_safe(repr(key))}, {remedy}"
+    return f"unknown key {key!r}, {remedy}"
 
 
 def _section(path: Path, model: type[BaseModel]) -> type[BaseModel]:

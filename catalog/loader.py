@@ -1,6 +1,6 @@
 """From folders of YAML to checked values; all problems of all files are raised at once, as `CatalogError`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -95,12 +95,11 @@ def _model(path: Path) -> tuple[ModelSpec | None, list[Problem]]:
     # A wrong target is one problem among others: the sections that are there tell which model was meant.
     meant = "gpu" if "gpu" in document.data else "cpu"
     target = document.data.get("target")
-    known = isinstance(target, str) and target in _TARGETS
-    if known:
-        found, more = _validate(document, _TARGETS[str(target)], _label(path))
+    if isinstance(target, str) and target in _TARGETS:
+        found, more = _validate(document, _TARGETS[target], _label(path))
         return found, problems + more
-    data = yaml.Document({**document.data, "target": meant}, document.lines)
-    found, more = _validate(data, _TARGETS[meant], _label(path))
+    completed = replace(document, data={**document.data, "target": meant})
+    _, more = _validate(completed, _TARGETS[meant], _label(path))
     says = f"{show(target)} is not allowed: must be" if "target" in document.data else "is required:"
     problem = Problem(
         _label(path),
@@ -115,7 +114,7 @@ def _validate(document: yaml.Document, model: type[S], label: str) -> tuple[S | 
     try:
         return model.model_validate(document.data), []
     except ValidationError as error:
-        explained = explain(error, model)
+        explained = ((path, said) for path, said in explain(error, model) if path not in document.unread)
         return None, [Problem.at(label, document.line(path), path, message) for path, message in explained]
 
 

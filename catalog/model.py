@@ -176,7 +176,7 @@ class Limits(Section):
             ge=1024,
             le=MAX_INLINE_BYTES,
             description="Largest request body in bytes; larger ones are answered 413. At most 4194304 "
-            "(4 MiB): Lambda takes 6 MB, base64 makes a body a third larger,"
+            "(4 MiB): Lambda takes 6 MB, base64 makes a body a third larger, "
             "and both targets have one limit.",
         ),
     ] = MAX_INLINE_BYTES
@@ -214,7 +214,8 @@ class _Model(Section):
         str,
         Field(
             pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._@+-]{0,127}$",
-            description="The team that answers for the model; becomes the tag `inference:owner`.",
+            description="The team that answers for the model; becomes the tag `inference:owner`. Up to 128 "
+            "letters, digits, spaces and . _ @ + -",
         ),
     ]
     version: Annotated[

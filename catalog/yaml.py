@@ -24,10 +24,14 @@ _SCALARS = {_PREFIX + name for name in ("null", "bool", "int", "float", "str")}
 
 @dataclass(frozen=True)
 class Document:
-    """The values of one file, and the 1-based line of each: `lines[("scaling", "max")] == 7`."""
+    """The values of one file, and the 1-based line of each: `lines[("scaling", "max")] == 7`.
+
+    What `unread` leads to was refused, with a problem of its own, and is None or missing in `data`.
+    """
 
     data: dict[str, Any]
     lines: dict[FieldPath, int]
+    unread: frozenset[FieldPath] = frozenset()
 
     def line(self, path: FieldPath) -> int:
         """The line of the value, or of the nearest mapping or list around it that is in the file."""
@@ -61,7 +65,7 @@ def read(path: Path, label: str) -> tuple[Document | None, list[Problem]]:
         return None, [Problem(label, 1, "", f"{found}: must be one YAML mapping of keys to values")]
     reader = _Reader(label, yaml)
     data = reader.value(root, ())
-    return Document(data, reader.lines), reader.problems
+    return Document(data, reader.lines, frozenset(reader.unread)), reader.problems
 
 
 def _one_line(text: str | None) -> str:
@@ -73,14 +77,13 @@ class _Reader:
         self.label = label
         self.lines: dict[FieldPath, int] = {}
         self.problems: list[Problem] = []
+        self.unread: set[FieldPath] = set()
         self._yaml = yaml
 
     def value(self, node: Node, path: FieldPath) -> Any:
         self.lines.setdefault(path, node.start_mark.line + 1)
         if node.anchor is not None:
-            # Reported once, at the anchor; what is below it was or will be read where it stands.
-            self._refuse(node, path, "anchors and aliases are not supported: write the value out")
-            return None
+            return self._refuse(node, path, "anchors and aliases are not supported: write the value out")
         if isinstance(node, MappingNode) and node.tag == _PREFIX + "map":
             return self._mapping(node, path)
         if isinstance(node, SequenceNode) and node.tag == _PREFIX + "seq":
@@ -92,11 +95,11 @@ class _Reader:
         if isinstance(node, ScalarNode) and node.tag in _SCALARS:
             try:
                 return self._yaml.constructor.construct_object(node)
-            except ValueError as error:
-                self._refuse(node, path, f"{show(node.value)} cannot be read: {_one_line(str(error))}")
-                return None
-        self._refuse(node, path, f"the tag {node.tag!r} is not supported: remove it")
-        return None
+            except ValueError:  # a number of thousands of digits
+                return self._refuse(
+                    node, path, f"{show(node.value)} cannot be read: must be a shorter number"
+                )
+        return self._refuse(node, path, f"the tag {node.tag!r} is not supported: remove it")
 
     def _mapping(self, node: MappingNode, path: FieldPath) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -116,6 +119,7 @@ class _Reader:
         return result
 
     def _refuse(self, node: Node, path: FieldPath, message: str) -> None:
+        self.unread.add(path)
         self.problems.append(Problem.at(self.label, node.start_mark.line + 1, path, message))
 
 
