@@ -10,5 +10,7 @@ A request flows `service` -> `protocol` -> `model`; each module imports only tho
     manifest   what an artifact is, and whether a folder is one
     errors     what a client may be told
 
+`logs` writes JSON lines, for targets that have no Powertools.
+
 Nothing is imported here: each home pays at cold start only for what it uses.
 """
