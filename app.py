@@ -39,8 +39,8 @@ def build(app: cdk.App, environment: Environment, models: Sequence[ModelSpec]) -
     identity = IdentityStack(app, environment)
     observability = ObservabilityStack(app, environment, models)
     artifacts = ArtifactsStack(app, environment, models)
-    for stack in (network, storage, observability, artifacts):
-        stack.add_stack_dependency(keys)
+    for encrypted in (network, storage, observability, artifacts):
+        encrypted.add_stack_dependency(keys)
     artifacts.add_stack_dependency(storage)
 
     served: list[cdk.Stack] = []
@@ -49,14 +49,15 @@ def build(app: cdk.App, environment: Environment, models: Sequence[ModelSpec]) -
             served.append(CpuModelStack(app, environment, model))
         else:
             served.append(GpuModelStack(app, environment, model))
-    for stack in served:
+    for model_stack in served:
         for earlier in (network, artifacts, observability):
-            stack.add_stack_dependency(earlier)
+            model_stack.add_stack_dependency(earlier)
 
-    # Routes name functions and endpoints, so they do not need the models' stacks; clients need the models first.
+    # Routes name functions and endpoints, so they do not need the models' stacks; clients need the models
+    # first.
     api = ApiStack(app, environment, models)
-    for stack in (keys, identity, observability, *served):
-        api.add_stack_dependency(stack)
+    for called in (keys, identity, observability, *served):
+        api.add_stack_dependency(called)
 
     if environment.audit.trail:
         audit = AuditStack(app, environment)

@@ -14,6 +14,7 @@ from catalog.environment import Environment
 from catalog.model import ModelSpec
 from catalog.names import ALIAS
 from stacks.base import PlatformStack
+from stacks.constructs.acknowledge import acknowledge
 from stacks.constructs.function import PlatformFunction
 from stacks.constructs.problems import GATEWAY_RESPONSES, MEDIA_TYPE
 from stacks.constructs.routes import Routes
@@ -48,6 +49,14 @@ class ApiStack(PlatformStack):
             cloud_watch_role=False,
             deploy_options=self._stage(),
         )
+        acknowledge(
+            api,
+            {
+                "APIG2": "Requests are tensors: the runtime validates them, the same on both targets.",
+                "APIG3": "The web ACL is not part of the platform yet; see docs/decisions.",
+                "APIG6": "Execution logs would hold payloads; the access log holds what operations need.",
+            },
+        )
         for response_type, problem in GATEWAY_RESPONSES.items():
             api.add_gateway_response(
                 response_type,
@@ -70,7 +79,9 @@ class ApiStack(PlatformStack):
 
     def _stage(self) -> apigateway.StageOptions:
         settings = self.environment_config.api
-        access_logs = logs.LogGroup.from_log_group_name(self, "AccessLogs", self.names.log_group("api-access"))
+        access_logs = logs.LogGroup.from_log_group_name(
+            self, "AccessLogs", self.names.log_group("api-access")
+        )
         return apigateway.StageOptions(
             stage_name=self.environment_config.name,
             throttling_rate_limit=settings.throttle_rate,
@@ -90,20 +101,21 @@ class ApiStack(PlatformStack):
 
     def _catalog(self, models: Sequence[ModelSpec]) -> PlatformFunction:
         """The function that knows what is live and ready; outside the network, for it touches no payload."""
-        names = {target: [model.name for model in models if model.target == target] for target in ("cpu", "gpu")}
+        names = {
+            target: [model.name for model in models if model.target == target] for target in ("cpu", "gpu")
+        }
         functions = [
             self.regional_arn("lambda", f"function:{self.names.model(name)}:{ALIAS}") for name in names["cpu"]
         ]
         endpoints = [
             self.regional_arn("sagemaker", f"endpoint/{self.names.model(name)}") for name in names["gpu"]
         ]
+        live = self.regional_arn("ssm", f"parameter{self.names.parameter('models/*')}")
         statements = [
             iam.PolicyStatement(
                 sid="ReadLiveVersions",
                 actions=["ssm:GetParametersByPath"],
-                resources=[
-                    self.regional_arn("ssm", f"parameter{self.names.parameter(path)}") for path in ("models", "models/*")
-                ],
+                resources=[self.regional_arn("ssm", f"parameter{self.names.parameter('models')}"), live],
             )
         ]
         if functions:
@@ -114,7 +126,9 @@ class ApiStack(PlatformStack):
             )
         if endpoints:
             statements.append(
-                iam.PolicyStatement(sid="SeeEndpoints", actions=["sagemaker:DescribeEndpoint"], resources=endpoints)
+                iam.PolicyStatement(
+                    sid="SeeEndpoints", actions=["sagemaker:DescribeEndpoint"], resources=endpoints
+                )
             )
         return PlatformFunction(
             self,
@@ -129,14 +143,19 @@ class ApiStack(PlatformStack):
             memory_mb=512,
             timeout_seconds=10,
             log_group_name=self.names.log_group("catalog"),
+            wildcards={live: "One parameter per model, read in one call by their common path."},
             statements=statements,
         )
 
     def _let_api_gateway_log(self, api: apigateway.RestApi) -> None:
-        """The account's one role for API Gateway's logs; it outlives this stack, because other APIs use it too."""
+        """The account's one role for API Gateway's logs; it outlives this stack, because other APIs use it
+        too.
+        """
         role = iam.Role(self, "LogRole", assumed_by=iam.ServicePrincipal("apigateway.amazonaws.com"))
         role.add_managed_policy(
-            iam.ManagedPolicy.from_aws_managed_policy_name("service-role/AmazonAPIGatewayPushToCloudWatchLogs")
+            iam.ManagedPolicy.from_aws_managed_policy_name(
+                "service-role/AmazonAPIGatewayPushToCloudWatchLogs"
+            )
         )
         account = apigateway.CfnAccount(self, "Account", cloud_watch_role_arn=role.role_arn)
         role.apply_removal_policy(cdk.RemovalPolicy.RETAIN)

@@ -1,7 +1,8 @@
-"""First versions: unpacks each model's artifact into the models bucket and makes it live if nothing is live yet.
+"""First versions: unpacks each model's artifact into the models bucket and makes it live if nothing is live
+yet.
 
-What is live is state, not code: this stack creates the parameter only when it is absent, and nothing here ever writes
-it again, so that no deploy can undo a release.
+What is live is state, not code: this stack creates the parameter only when it is absent, and nothing here
+ever writes it again, so that no deploy can undo a release.
 """
 
 import hashlib
@@ -15,16 +16,22 @@ from constructs import Construct
 from catalog.environment import Environment
 from catalog.model import ModelSpec
 from stacks.base import PlatformStack
-from stacks.bundling import BUILD, artifact_zip
+from stacks.bundling import ROOT, artifact_zip
 from stacks.constructs.function import PlatformFunction
 
 
 class ArtifactsStack(PlatformStack):
     def __init__(self, scope: Construct, environment: Environment, models: Sequence[ModelSpec]) -> None:
-        super().__init__(scope, "artifacts", environment, description="First model versions of the inference platform")
+        super().__init__(
+            scope, "artifacts", environment, description="First model versions of the inference platform"
+        )
         bucket = self.bucket_name("models")
         bundles = {
             model.name: assets.Asset(self, f"Artifact-{model.name}", path=str(artifact_zip(model.name)))
+            for model in models
+        }
+        folders = {
+            f"arn:{self.partition}:s3:::{bucket}/{model.name}/*": "An artifact is a folder named by its hash."
             for model in models
         }
         publisher = PlatformFunction(
@@ -37,14 +44,24 @@ class ArtifactsStack(PlatformStack):
             timeout_seconds=300,
             ephemeral_storage_mb=4096,
             log_group_name=self.names.log_group("publish-artifact"),
+            wildcards=folders,
             statements=[
+                iam.PolicyStatement(
+                    sid="ReadBundles",
+                    actions=["s3:GetObject"],
+                    resources=[
+                        f"arn:{self.partition}:s3:::{bundle.s3_bucket_name}/{bundle.s3_object_key}"
+                        for bundle in bundles.values()
+                    ],
+                ),
                 iam.PolicyStatement(
                     sid="PublishArtifacts",
                     actions=["s3:PutObject", "s3:GetObject"],
-                    resources=[f"arn:{self.partition}:s3:::{bucket}/*"],
+                    resources=list(folders),
                 ),
                 iam.PolicyStatement(
-                    # Without it a missing object answers 403 instead of 404, and "not there yet" looks like "refused".
+                    # Without it a missing object answers 403 instead of 404, and "not there yet" looks like
+                    # "refused".
                     sid="FindArtifacts",
                     actions=["s3:ListBucket"],
                     resources=[f"arn:{self.partition}:s3:::{bucket}"],
@@ -58,13 +75,12 @@ class ArtifactsStack(PlatformStack):
                     sid="MakeLiveIfNothingIs",
                     actions=["ssm:PutParameter"],
                     resources=[
-                        self.regional_arn("ssm", f"parameter{self.names.live_parameter(model.name)}") for model in models
+                        self.regional_arn("ssm", f"parameter{self.names.live_parameter(model.name)}")
+                        for model in models
                     ],
                 ),
             ],
         )
-        for bundle in bundles.values():
-            bundle.grant_read(publisher.role)
         for model in models:
             resource = cdk.CustomResource(
                 self,
@@ -86,4 +102,4 @@ class ArtifactsStack(PlatformStack):
 
 def _artifact_id(model: str) -> str:
     """SHA-256 of the built artifact's manifest, which holds the hash of every file."""
-    return hashlib.sha256((BUILD / "artifacts" / model / "manifest.json").read_bytes()).hexdigest()
+    return hashlib.sha256((ROOT / "build" / "artifacts" / model / "manifest.json").read_bytes()).hexdigest()

@@ -1,4 +1,6 @@
-"""Who did what: a validated, encrypted CloudTrail trail over the account, with reads and writes of model artifacts."""
+"""Who did what: a validated, encrypted CloudTrail trail over the account, with reads and writes of model
+artifacts.
+"""
 
 import aws_cdk as cdk
 from aws_cdk import aws_cloudtrail as cloudtrail
@@ -52,6 +54,10 @@ class AuditStack(PlatformStack):
             enable_file_validation=True,
         )
         trail.add_s3_event_selector(
-            [cloudtrail.S3EventSelector(bucket=s3.Bucket.from_bucket_name(self, "Models", self.bucket_name("models")))],
+            [
+                cloudtrail.S3EventSelector(
+                    bucket=s3.Bucket.from_bucket_name(self, "Models", self.bucket_name("models"))
+                )
+            ],
             include_management_events=True,
         )

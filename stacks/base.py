@@ -1,4 +1,6 @@
-"""What every stack of the platform is made from: its environment, its names, and the parameters that stacks share."""
+"""What every stack of the platform is made from: its environment, its names, and the parameters that stacks
+share.
+"""
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
@@ -14,8 +16,9 @@ from catalog.names import ENVIRONMENT_TAG, Names
 class PlatformStack(cdk.Stack):
     """A stack named `inference-<environment>-<name>`, tagged with its environment.
 
-    Ids that AWS generates travel between stacks as SSM parameters (`share`, `shared`), never as CloudFormation
-    exports: an export cannot change while another stack imports it, which ties the lifetimes of the two together.
+    Ids that AWS generates travel between stacks as SSM parameters (`share`, `shared`), never as
+    CloudFormation exports: an export cannot change while another stack imports it, which ties the lifetimes
+    of the two together.
     """
 
     def __init__(self, scope: Construct, name: str, environment: Environment, *, description: str) -> None:
@@ -40,7 +43,10 @@ class PlatformStack(cdk.Stack):
     def share(self, path: str, value: str) -> None:
         """Publish an id under `/inference/<environment>/<path>`."""
         ssm.StringParameter(
-            self, f"Parameter-{path.replace('/', '-')}", parameter_name=self.names.parameter(path), string_value=value
+            self,
+            f"Parameter-{path.replace('/', '-')}",
+            parameter_name=self.names.parameter(path),
+            string_value=value,
         )
 
     def shared(self, path: str) -> str:

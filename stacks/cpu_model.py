@@ -9,7 +9,7 @@ from catalog.model import CpuModel
 from catalog.names import ALIAS
 from stacks.constructs.function import PlatformFunction
 from stacks.constructs.private_network import PrivateNetwork
-from stacks.model import ModelStack
+from stacks.model import ARTIFACT_FOLDERS, ModelStack
 
 
 class CpuModelStack(ModelStack):
@@ -33,6 +33,7 @@ class CpuModelStack(ModelStack):
             ephemeral_storage_mb=spec.cpu.ephemeral_storage_mb,
             reserved_concurrency=spec.cpu.reserved_concurrency,
             statements=self.read_artifacts(),
+            wildcards={self.artifact_folders: ARTIFACT_FOLDERS},
             network=PrivateNetwork.of(self),
         )
         version = inference.function.current_version

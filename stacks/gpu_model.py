@@ -14,12 +14,15 @@ from catalog.environment import Environment
 from catalog.instances import supports_kms_volume
 from catalog.model import GpuModel
 from stacks.bundling import ROOT
+from stacks.constructs.acknowledge import acknowledge_wildcards
 from stacks.constructs.metrics import VARIANT
 from stacks.constructs.private_network import PrivateNetwork
-from stacks.model import ModelStack
+from stacks.model import ARTIFACT_FOLDERS, ModelStack
 
 INFERENCE_AMI_VERSION = "al2023-ami-sagemaker-inference-gpu-4-1"
-"""Driver of the instances: CUDA 13, which inference_containers/onnx/requirements-gpu.txt is built for. One setting."""
+"""Driver of the instances: CUDA 13, which inference_containers/onnx/requirements-gpu.txt is built for. One
+setting.
+"""
 
 
 class GpuModelStack(ModelStack):
@@ -35,6 +38,15 @@ class GpuModelStack(ModelStack):
         role = iam.Role(self, "Role", assumed_by=self.account_principal("sagemaker.amazonaws.com"))
         for statement in [*self.read_artifacts(), *self._operate()]:
             role.add_to_policy(statement)
+        acknowledge_wildcards(
+            role,
+            {
+                self.artifact_folders: ARTIFACT_FOLDERS,
+                self._log_streams: "Log streams are named by SageMaker.",
+                "*": "Metrics, network interfaces and registry tokens have no resource-level rights; "
+                "the metrics' namespace is the boundary.",
+            },
+        )
         # No name: CloudFormation must be able to make the next one before it deletes this one.
         model = sagemaker.CfnModel(
             self,
@@ -89,7 +101,8 @@ class GpuModelStack(ModelStack):
             "Endpoint",
             endpoint_name=self.resource_name,
             endpoint_config_name=config.attr_endpoint_config_name,
-            # The instance count belongs to autoscaling: an update must not shrink a busy endpoint back to `min`.
+            # The instance count belongs to autoscaling: an update must not shrink a busy endpoint back to
+            # `min`.
             retain_all_variant_properties=True,
             deployment_config=property_.DeploymentConfigProperty(
                 blue_green_update_policy=property_.BlueGreenUpdatePolicyProperty(
@@ -133,20 +146,21 @@ class GpuModelStack(ModelStack):
             scale_out_cooldown=cdk.Duration.seconds(self.scaling.scale_out_cooldown_seconds),
         )
 
+    @property
+    def _log_streams(self) -> str:
+        return self.regional_arn("logs", f"log-group:/aws/sagemaker/Endpoints/{self.resource_name}:*")
+
     def _operate(self) -> list[iam.PolicyStatement]:
         """What SageMaker does in the role's name around the container: logs, metrics, network interfaces."""
         return [
             iam.PolicyStatement(
                 sid="WriteLogs",
                 actions=["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"],
-                resources=[
-                    self.regional_arn("logs", f"log-group:/aws/sagemaker/Endpoints/{self.resource_name}:*")
-                ],
+                resources=[self._log_streams],
             ),
             iam.PolicyStatement(
                 sid="PublishMetrics",
                 actions=["cloudwatch:PutMetricData"],
-                # CloudWatch has no resource-level rights for metrics; the namespace is the boundary.
                 resources=["*"],
                 conditions={"StringEquals": {"cloudwatch:namespace": "/aws/sagemaker/Endpoints"}},
             ),
@@ -163,7 +177,6 @@ class GpuModelStack(ModelStack):
                     "ec2:DescribeSubnets",
                     "ec2:DescribeSecurityGroups",
                 ],
-                # The interfaces do not exist yet when the right is needed, and Describe has no resource-level rights.
                 resources=["*"],
             ),
         ]
@@ -185,7 +198,8 @@ class GpuModelStack(ModelStack):
                 "Image",
                 directory=str(ROOT),
                 file=f"{folder}/Dockerfile",
-                # Only what the Dockerfile copies takes part in the hash: an edit elsewhere must not redeploy a GPU.
+                # Only what the Dockerfile copies takes part in the hash: an edit elsewhere must not
+                # redeploy a GPU.
                 exclude=["**", "!inference_runtime/**/*.py", f"!{folder}/**", "**/__pycache__"],
                 ignore_mode=cdk.IgnoreMode.DOCKER,
                 platform=ecr_assets.Platform.LINUX_AMD64,
@@ -195,7 +209,11 @@ class GpuModelStack(ModelStack):
         role.add_to_policy(
             iam.PolicyStatement(
                 sid="PullImage",
-                actions=["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
+                actions=[
+                    "ecr:BatchCheckLayerAvailability",
+                    "ecr:BatchGetImage",
+                    "ecr:GetDownloadUrlForLayer",
+                ],
                 resources=[repository_arn],
             )
         )
@@ -203,7 +221,6 @@ class GpuModelStack(ModelStack):
             iam.PolicyStatement(
                 sid="LogInToRegistry",
                 actions=["ecr:GetAuthorizationToken"],
-                # The token is the account's: the action knows no resource.
                 resources=["*"],
             )
         )

@@ -7,6 +7,7 @@ from constructs import Construct
 from catalog.environment import Environment
 from catalog.names import RESOURCE_SERVER
 from stacks.base import PlatformStack
+from stacks.constructs.acknowledge import acknowledge
 
 SCOPES = {
     "invoke": "Call models and read their metadata",
@@ -26,15 +27,25 @@ class IdentityStack(PlatformStack):
             mfa=cognito.Mfa.REQUIRED,
             mfa_second_factor=cognito.MfaSecondFactor(sms=False, otp=True),
             password_policy=cognito.PasswordPolicy(
-                min_length=16, require_digits=True, require_lowercase=True, require_symbols=True, require_uppercase=True
+                min_length=16,
+                require_digits=True,
+                require_lowercase=True,
+                require_symbols=True,
+                require_uppercase=True,
             ),
             removal_policy=self.removal_policy,
             deletion_protection=environment.retention.keep_data,
         )
+        acknowledge(
+            pool, {"COG8": "The Plus plan's threat protection watches human logins; this pool has none."}
+        )
         scopes = {
-            name: cognito.ResourceServerScope(scope_name=name, scope_description=what) for name, what in SCOPES.items()
+            name: cognito.ResourceServerScope(scope_name=name, scope_description=what)
+            for name, what in SCOPES.items()
         }
-        server = pool.add_resource_server("Inference", identifier=RESOURCE_SERVER, scopes=list(scopes.values()))
+        server = pool.add_resource_server(
+            "Inference", identifier=RESOURCE_SERVER, scopes=list(scopes.values())
+        )
         # The prefix is global across all accounts, hence the account in it.
         domain = pool.add_domain(
             "Domain",
@@ -52,7 +63,9 @@ class IdentityStack(PlatformStack):
                 enable_token_revocation=True,
                 o_auth=cognito.OAuthSettings(
                     flows=cognito.OAuthFlows(client_credentials=True),
-                    scopes=[cognito.OAuthScope.resource_server(server, scopes[name]) for name in client.scopes],
+                    scopes=[
+                        cognito.OAuthScope.resource_server(server, scopes[name]) for name in client.scopes
+                    ],
                 ),
             )
             self.share(f"identity/clients/{client.name}/id", app_client.user_pool_client_id)

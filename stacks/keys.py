@@ -23,15 +23,24 @@ class KeysStack(PlatformStack):
         for purpose, key in keys.items():
             self.share(f"keys/{purpose}", key.key_arn)
 
-        # Services that encrypt on their own behalf are named in the key's policy; everyone else needs an IAM grant.
+        # Services that encrypt on their own behalf are named in the key's policy; everyone else needs an
+        # IAM grant.
         keys["logs"].add_to_resource_policy(
             iam.PolicyStatement(
                 sid="CloudWatchLogs",
                 principals=[iam.ServicePrincipal(f"logs.{self.region}.amazonaws.com")],
-                actions=["kms:Encrypt", "kms:Decrypt", "kms:ReEncrypt*", "kms:GenerateDataKey*", "kms:DescribeKey"],
+                actions=[
+                    "kms:Encrypt",
+                    "kms:Decrypt",
+                    "kms:ReEncrypt*",
+                    "kms:GenerateDataKey*",
+                    "kms:DescribeKey",
+                ],
                 resources=["*"],
                 conditions={
-                    "ArnLike": {"kms:EncryptionContext:aws:logs:arn": self.regional_arn("logs", "log-group:*")}
+                    "ArnLike": {
+                        "kms:EncryptionContext:aws:logs:arn": self.regional_arn("logs", "log-group:*")
+                    }
                 },
             )
         )
@@ -43,7 +52,9 @@ class KeysStack(PlatformStack):
                 resources=["*"],
                 conditions={
                     "StringEquals": {
-                        "aws:SourceArn": self.regional_arn("cloudtrail", f"trail/{self.names.resource('audit')}")
+                        "aws:SourceArn": self.regional_arn(
+                            "cloudtrail", f"trail/{self.names.resource('audit')}"
+                        )
                     }
                 },
             )

@@ -1,4 +1,6 @@
-"""What the stacks of a CPU and of a GPU model share: the live artifact, the right to read it, alarms to the topic."""
+"""What the stacks of a CPU and of a GPU model share: the live artifact, the right to read it, alarms to the
+topic.
+"""
 
 from aws_cdk import Tags
 from aws_cdk import aws_cloudwatch as cloudwatch
@@ -12,12 +14,16 @@ from catalog.model import ModelSpec
 from stacks.base import PlatformStack
 from stacks.constructs import metrics
 
+ARTIFACT_FOLDERS = "An artifact is a folder named by its hash; the release adds new ones."
+
 
 class ModelStack(PlatformStack):
     """The stack of one model; what is live is read from its parameter at deploy time."""
 
     def __init__(self, scope: Construct, environment: Environment, spec: ModelSpec) -> None:
-        super().__init__(scope, f"model-{spec.name}", environment, description=f"Model {spec.name}: {spec.description}")
+        super().__init__(
+            scope, f"model-{spec.name}", environment, description=f"Model {spec.name}: {spec.description}"
+        )
         self.spec = spec
         self.resource_name = self.names.model(spec.name)
         self.health = metrics.model(spec, self.resource_name)
@@ -35,13 +41,18 @@ class ModelStack(PlatformStack):
             "MAX_BODY_BYTES": str(self.spec.limits.inline_bytes),
         }
 
+    @property
+    def artifact_folders(self) -> str:
+        """The ARN of every object of every artifact of this model."""
+        return f"arn:{self.partition}:s3:::{self.bucket_name('models')}/{self.spec.name}/*"
+
     def read_artifacts(self) -> list[iam.PolicyStatement]:
         """Read this model's artifacts, and no other's."""
         return [
             iam.PolicyStatement(
                 sid="ReadArtifacts",
                 actions=["s3:GetObject"],
-                resources=[f"arn:{self.partition}:s3:::{self.bucket_name('models')}/{self.spec.name}/*"],
+                resources=[self.artifact_folders],
             ),
             iam.PolicyStatement(
                 sid="DecryptArtifacts",
@@ -52,7 +63,9 @@ class ModelStack(PlatformStack):
 
     def alarm_on_errors(self) -> list[cloudwatch.Alarm]:
         """One alarm per error metric. They live beside what they guard: a release rolls back by them."""
-        topic = sns.Topic.from_topic_arn(self, "Topic", self.regional_arn("sns", self.names.resource("alarms")))
+        topic = sns.Topic.from_topic_arn(
+            self, "Topic", self.regional_arn("sns", self.names.resource("alarms"))
+        )
         alarms = []
         for metric in self.health.errors:
             alarm = metric.create_alarm(

@@ -1,4 +1,6 @@
-"""A VPC without a way out: isolated subnets for whatever touches models or payloads, and S3 as the only neighbour."""
+"""A VPC without a way out: isolated subnets for whatever touches models or payloads, and S3 as the only
+neighbour.
+"""
 
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
@@ -10,7 +12,9 @@ from stacks.base import PlatformStack
 
 class NetworkStack(PlatformStack):
     def __init__(self, scope: Construct, environment: Environment) -> None:
-        super().__init__(scope, "network", environment, description="Private network of the inference platform")
+        super().__init__(
+            scope, "network", environment, description="Private network of the inference platform"
+        )
         vpc = ec2.Vpc(
             self,
             "Vpc",
@@ -19,7 +23,9 @@ class NetworkStack(PlatformStack):
             availability_zones=list(environment.availability_zones),
             nat_gateways=0,
             subnet_configuration=[
-                ec2.SubnetConfiguration(name="models", subnet_type=ec2.SubnetType.PRIVATE_ISOLATED, cidr_mask=24)
+                ec2.SubnetConfiguration(
+                    name="models", subnet_type=ec2.SubnetType.PRIVATE_ISOLATED, cidr_mask=24
+                )
             ],
             # It would need a custom resource; nothing here uses the default security group.
             restrict_default_security_group=False,
@@ -35,7 +41,8 @@ class NetworkStack(PlatformStack):
             allow_all_outbound=False,
         )
         models.add_egress_rule(
-            # S3's gateway endpoint keeps S3's public addresses. The subnets route nowhere else: no NAT, no gateway.
+            # S3's gateway endpoint keeps S3's public addresses. The subnets route nowhere else: no NAT, no
+            # gateway.
             ec2.Peer.any_ipv4(),
             ec2.Port.tcp(443),
             "S3 through the gateway endpoint, the only route out",

@@ -17,7 +17,9 @@ from stacks.constructs import metrics
 
 class ObservabilityStack(PlatformStack):
     def __init__(self, scope: Construct, environment: Environment, models: Sequence[ModelSpec]) -> None:
-        super().__init__(scope, "observability", environment, description="Alarms and dashboard of the inference platform")
+        super().__init__(
+            scope, "observability", environment, description="Alarms and dashboard of the inference platform"
+        )
         topic = sns.Topic(
             self,
             "Alarms",
@@ -59,6 +61,10 @@ class ObservabilityStack(PlatformStack):
             health = metrics.model(model, self.names.model(model.name))
             dashboard.add_widgets(
                 cloudwatch.TextWidget(markdown=f"## {model.name}\n{model.description}", width=24, height=2),
-                cloudwatch.GraphWidget(title="Invocations and errors", left=[health.invocations, *health.errors], width=12),
-                cloudwatch.GraphWidget(title=f"Latency ({health.latency_unit})", left=health.latency, width=12),
+                cloudwatch.GraphWidget(
+                    title="Invocations and errors", left=[health.invocations, *health.errors], width=12
+                ),
+                cloudwatch.GraphWidget(
+                    title=f"Latency ({health.latency_unit})", left=health.latency, width=12
+                ),
             )

@@ -21,7 +21,8 @@ class StorageStack(PlatformStack):
             "models",
             key="models",
             lifecycle=[
-                # Artifacts are immutable folders named by their hash: a noncurrent version is an accident, kept a while.
+                # Artifacts are immutable folders named by their hash: a noncurrent version is an accident,
+                # kept a while.
                 s3.LifecycleRule(id="noncurrent", noncurrent_version_expiration=cdk.Duration.days(90))
             ],
         )

@@ -1,7 +1,8 @@
-"""What the platform serves, and whether it is ready: `GET /v2/models`, `…/{model}/ready`, `GET /v2/health/ready`.
+"""What the platform serves, and whether it is ready: `GET /v2/models`, `…/{model}/ready`, `GET
+/v2/health/ready`.
 
-Outside the private network and without any right to invoke: it reads the live versions (SSM) and the state of functions
-and endpoints, so that asking wakes no model.
+Outside the private network and without any right to invoke: it reads the live versions (SSM) and the state
+of functions and endpoints, so that asking wakes no model.
 
 Environment: RESOURCE_PREFIX (`inference-dev`), LIVE_PATH (`/inference/dev/models`), MODELS
 (`{"cpu": [names], "gpu": [names]}`).

@@ -1,4 +1,6 @@
-"""A Python function of the platform: built zip, encrypted log group, a role that holds only what it was given."""
+"""A Python function of the platform: built zip, encrypted log group, a role that holds only what it was
+given.
+"""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,9 +12,12 @@ from constructs import Construct
 
 from stacks.base import PlatformStack
 from stacks.bundling import lambda_zip
+from stacks.constructs.acknowledge import acknowledge, acknowledge_wildcards
 from stacks.constructs.private_network import PrivateNetwork
 
 HANDLER = "handler.handler"
+
+NEWEST_PYTHON = "3.14"
 
 ARCHITECTURES = {"x86_64": lambda_.Architecture.X86_64, "arm64": lambda_.Architecture.ARM_64}
 
@@ -25,6 +30,7 @@ class PlatformFunction(Construct):
         function_name: only for functions that callers address by name; CloudFormation names the others.
         network: for code that touches models or payloads; functions without it run outside the VPC.
         statements: what the role may do beyond writing its own logs and traces.
+        wildcards: the resources with a wildcard in `statements` -> why no narrower one is possible.
     """
 
     def __init__(
@@ -40,6 +46,7 @@ class PlatformFunction(Construct):
         timeout_seconds: int,
         ephemeral_storage_mb: int = 512,
         reserved_concurrency: int | None = None,
+        wildcards: Mapping[str, str] | None = None,
         function_name: str | None = None,
         log_group_name: str,
         network: PrivateNetwork | None = None,
@@ -77,10 +84,17 @@ class PlatformFunction(Construct):
             log_group=self.log_group,
             logging_format=lambda_.LoggingFormat.JSON,
         )
+        everywhere = ["X-Ray has no resource-level rights for writing traces."]
         if network is not None:
-            self._attach(network)
+            everywhere.append(self._attach(network))
+        acknowledge_wildcards(self.role, {**(wildcards or {}), "*": " ".join(everywhere)})
+        if settings.python != NEWEST_PYTHON:
+            acknowledge(
+                self.function, {"L1": f"config/{scope.environment_config.name}.yaml chooses Python {python}."}
+            )
 
-    def _attach(self, network: PrivateNetwork) -> None:
+    def _attach(self, network: PrivateNetwork) -> str:
+        """Put the function into the network; returns why the right to do so needs a wildcard."""
         # Through the L1: the L2 wants a whole VPC, and only these ids are ever used.
         resource = self.function.node.default_child
         assert isinstance(resource, lambda_.CfnFunction)
@@ -98,12 +112,12 @@ class PlatformFunction(Construct):
                     "ec2:AssignPrivateIpAddresses",
                     "ec2:UnassignPrivateIpAddresses",
                 ],
-                # The interfaces do not exist yet when the right is needed, and Describe has no resource-level rights.
                 resources=["*"],
             )
         )
         # Lambda checks these rights when the function is made.
         self.function.node.add_dependency(self.role)
+        return "Network interfaces do not exist yet when the right is needed; Describe knows no resources."
 
     def _role(self, scope: PlatformStack, statements: Sequence[iam.PolicyStatement]) -> iam.Role:
         role = iam.Role(self, "Role", assumed_by=scope.account_principal("lambda.amazonaws.com"))

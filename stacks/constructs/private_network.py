@@ -17,7 +17,8 @@ class PrivateNetwork:
         """The environment's network; its ids are read from parameters when `stack` is deployed."""
         return cls(
             subnet_ids=[
-                stack.shared(f"network/subnets/{zone}") for zone in stack.environment_config.availability_zones
+                stack.shared(f"network/subnets/{zone}")
+                for zone in stack.environment_config.availability_zones
             ],
             security_group_id=stack.shared("network/security-group-id"),
         )

@@ -1,4 +1,6 @@
-"""Problem documents that the gateway itself answers with, in the one error shape that the runtime also uses (RFC 9457)."""
+"""Problem documents that the gateway itself answers with, in the one error shape that the runtime also uses
+(RFC 9457).
+"""
 
 import json
 from dataclasses import dataclass
@@ -32,7 +34,10 @@ class Problem:
 
 
 BAD_REQUEST = Problem(
-    "invalid-request", 400, "The body is not an inference request", "The request is malformed; see the API's documentation."
+    "invalid-request",
+    400,
+    "The body is not an inference request",
+    "The request is malformed; see the API's documentation.",
 )
 UNAUTHORIZED = Problem(
     "unauthorized",
@@ -40,11 +45,18 @@ UNAUTHORIZED = Problem(
     "A valid access token is needed",
     "Send an access token with the scope of this operation as `Authorization: Bearer <token>`.",
 )
-FORBIDDEN = Problem("forbidden", 403, "The access token does not allow this", "Ask the operator for the right to do this.")
-NOT_FOUND = Problem(
-    "not-found", 404, "There is nothing at this address", "There is no such route or model; GET /v2/models lists the models."
+FORBIDDEN = Problem(
+    "forbidden", 403, "The access token does not allow this", "Ask the operator for the right to do this."
 )
-TOO_LARGE = Problem("payload-too-large", 413, "The body is too large", "Send fewer or smaller tensors in one request.")
+NOT_FOUND = Problem(
+    "not-found",
+    404,
+    "There is nothing at this address",
+    "There is no such route or model; GET /v2/models lists the models.",
+)
+TOO_LARGE = Problem(
+    "payload-too-large", 413, "The body is too large", "Send fewer or smaller tensors in one request."
+)
 UNSUPPORTED_MEDIA_TYPE = Problem(
     "unsupported-media-type",
     415,
@@ -55,11 +67,15 @@ THROTTLED = Problem("throttled", 429, "Too many requests", "Slow down, and retry
 INTERNAL = Problem(
     "internal", 500, "The server failed", "Not the request's fault; quote the request id when reporting it."
 )
-MODEL_ERROR = Problem("model-error", 500, "The model failed", "The model could not compute an answer to this request.")
+MODEL_ERROR = Problem(
+    "model-error", 500, "The model failed", "The model could not compute an answer to this request."
+)
 MODEL_UNAVAILABLE = Problem(
     "model-unavailable", 503, "The model is not ready", "The model cannot answer now; retry after a pause."
 )
-TIMEOUT = Problem("timeout", 504, "The model did not answer in time", "Send less in one request, or retry after a pause.")
+TIMEOUT = Problem(
+    "timeout", 504, "The model did not answer in time", "Send less in one request, or retry after a pause."
+)
 
 GATEWAY_RESPONSES = {
     "DEFAULT_4XX": BAD_REQUEST,
@@ -78,4 +94,6 @@ GATEWAY_RESPONSES = {
     "INTEGRATION_TIMEOUT": TIMEOUT,
     "INTEGRATION_FAILURE": MODEL_UNAVAILABLE,
 }
-"""Gateway response type -> what the client reads. The messages say nothing about accounts, functions or endpoints."""
+"""Gateway response type -> what the client reads. The messages say nothing about accounts, functions or
+endpoints.
+"""

@@ -1,7 +1,9 @@
-"""The routes of the API: the Open Inference Protocol's, with the same answers whether a model runs on CPU or GPU."""
+"""The routes of the API: the Open Inference Protocol's, with the same answers whether a model runs on CPU
+or GPU.
+"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from aws_cdk import aws_apigateway as apigateway
 from aws_cdk import aws_iam as iam
@@ -19,7 +21,9 @@ READ = [f"{RESOURCE_SERVER}/invoke", f"{RESOURCE_SERVER}/admin"]
 class Routes:
     """Adds routes to an API; every one of them asks for a token with a scope."""
 
-    def __init__(self, stack: PlatformStack, api: apigateway.RestApi, authorizer: apigateway.IAuthorizer) -> None:
+    def __init__(
+        self, stack: PlatformStack, api: apigateway.RestApi, authorizer: apigateway.IAuthorizer
+    ) -> None:
         self._stack, self._authorizer = stack, authorizer
         self._v2 = api.root.add_resource("v2")
         self._models = self._v2.add_resource("models")
@@ -119,7 +123,7 @@ class Routes:
         )
 
 
-def _static(document: dict[str, object]) -> apigateway.MockIntegration:
+def _static(document: Mapping[str, object]) -> apigateway.MockIntegration:
     """An answer that is known when the API is deployed: it costs nothing and calls nobody."""
     return apigateway.MockIntegration(
         request_templates={"application/json": '{"statusCode": 200}'},

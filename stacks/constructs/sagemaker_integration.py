@@ -1,7 +1,8 @@
 """API Gateway calls SageMaker Runtime directly: no function in the path of a GPU model.
 
-Every answer of InvokeEndpoint is mapped by its status, with the failure as the default: an unforeseen status can only
-become an error. Without a mapping API Gateway passes backend errors on as 200, with account ids and log addresses.
+Every answer of InvokeEndpoint is mapped by its status, with the failure as the default: an unforeseen
+status can only become an error. Without a mapping API Gateway passes backend errors on as 200, with account
+ids and log addresses.
 """
 
 from aws_cdk import aws_apigateway as apigateway
@@ -19,8 +20,8 @@ from stacks.constructs.problems import (
 
 REQUEST_ID = "X-Request-Id"
 
-# The container's own document travels inside SageMaker's ModelError. Only a document of ours is passed on, with its
-# status: whatever else a container says on its way down stays inside.
+# The container's own document travels inside SageMaker's ModelError. Only a document of ours is passed on,
+# with its status: whatever else a container says on its way down stays inside.
 UNWRAP_MODEL_ERROR = f"""\
 #set($status = $input.path('$.OriginalStatusCode'))
 #set($document = $input.path('$.OriginalMessage'))
@@ -41,11 +42,11 @@ def invoke_endpoint(
     """InvokeEndpoint on `endpoint_name`.
 
     Args:
-        operation: `metadata` asks the container about itself, with an empty JSON object as the body; None sends the
-            client's body as it is.
+        operation: `metadata` asks the container about itself, with an empty JSON object as the body; None
+        sends the client's body as it is.
     """
-    # Custom attributes are the one header that is certain to reach the container. A header mapping cannot join texts,
-    # so a bare value is the request id, and `op=…` an operation.
+    # Custom attributes are the one header that is certain to reach the container. A header mapping cannot
+    # join texts, so a bare value is the request id, and `op=…` an operation.
     attributes = f"'op={operation}'" if operation else "context.requestId"
     content_type = "'application/json'" if operation else "method.request.header.Content-Type"
     return apigateway.AwsIntegration(
@@ -88,8 +89,12 @@ def method_responses() -> list[apigateway.MethodResponse]:
     ]
 
 
-def _problem(problem: Problem, selection_pattern: str | None, *, retry_after: str | None = None) -> apigateway.IntegrationResponse:
-    return _answer(str(problem.status), selection_pattern, template=problem.document(), retry_after=retry_after)
+def _problem(
+    problem: Problem, selection_pattern: str | None, *, retry_after: str | None = None
+) -> apigateway.IntegrationResponse:
+    return _answer(
+        str(problem.status), selection_pattern, template=problem.document(), retry_after=retry_after
+    )
 
 
 def _answer(
