@@ -32,12 +32,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m local_aws", description="The embedded AWS, on loopback only.")
+    parser = argparse.ArgumentParser(
+        prog="python -m local_aws", description="The embedded AWS, on loopback only."
+    )
     parser.add_argument("--home", help="folder for its state, default LOCAL_AWS_HOME or .local")
     commands = parser.add_subparsers(dest="command", required=True)
     start = commands.add_parser("start", help="start it and wait until it answers")
     start.add_argument("--port", type=int, help="port to serve on, default 4566 or a free one")
-    start.add_argument("--foreground", action="store_true", help="stay in the foreground, log to the terminal")
+    start.add_argument(
+        "--foreground", action="store_true", help="stay in the foreground, log to the terminal"
+    )
     start.add_argument("--json", action="store_true", help="print the state as JSON")
     commands.add_parser("stop", help="stop it and every process it started")
     status = commands.add_parser("status", help="say whether it runs, and where")
@@ -47,8 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _print(state: State | None, as_json: bool) -> None:
     if as_json:
-        shown = {key: value for key, value in dataclasses.asdict(state).items()} if state else None
-        print(json.dumps(shown))
+        print(json.dumps(dataclasses.asdict(state) if state else None))
     elif state:
         print(f"The embedded AWS answers at {state.endpoint} (process {state.pid}, {state.region}).")
     else:

@@ -23,7 +23,7 @@ RENEW_BEFORE = datetime.timedelta(days=7)
 
 
 def host_names(region: str = DEFAULT_REGION) -> list[str]:
-    """The names a client may use for this server: loopback, and the AWS hosts that tokens and clients name."""
+    """The names a client may use for this server: loopback, and AWS hosts that tokens and clients name."""
     return [
         "localhost",
         "*.execute-api.localhost",

@@ -35,7 +35,15 @@ STOP_GRACE = 10.0  # seconds a stopping server has to end its own children befor
 LOG_TAIL = 30  # lines of the server's log shown when it fails to start
 
 # What a server takes over from the caller's environment: nothing of AWS, Python or the project reaches it.
-_PASSED_ON = ("HOME", "LANG", "LC_ALL", "LOG_LEVEL", "USER", "LOCAL_AWS_CONTAINERS", "LOCAL_AWS_MAX_INSTANCES")
+_PASSED_ON = (
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LOG_LEVEL",
+    "USER",
+    "LOCAL_AWS_CONTAINERS",
+    "LOCAL_AWS_MAX_INSTANCES",
+)
 
 
 def start(
@@ -46,8 +54,8 @@ def start(
 ) -> State:
     """Start the server in a session of its own and wait until it answers; a running one is returned as it is.
 
-    `port` None takes 4566 or, if that is in use, any free port; 0 takes any free port; another is taken or refused.
-    Raises LocalAwsError if the port is in use, or if the server exits or does not answer within `timeout` seconds.
+    `port` None takes 4566 or, if that is in use, any free port; 0 takes any free port; another one is taken or
+    refused. Raises LocalAwsError if it is in use, or if the server exits or does not answer in `timeout` seconds.
     """
     folder = Home.resolve(home)
     with _locked(folder):
@@ -77,7 +85,7 @@ def start(
 
 
 def run(port: int | None = None, *, home: str | os.PathLike[str] | None = None) -> int:
-    """Run the server in the foreground until it is interrupted; its exit status. Logs go to standard error."""
+    """Run the server in the foreground until it is interrupted; its exit status. It logs to standard error."""
     folder = Home.resolve(home)
     with _locked(folder):
         if _answering(folder):
@@ -115,7 +123,7 @@ def server_command() -> list[str]:
 
 
 def server_environment(home: Home, port: int) -> dict[str, str]:
-    """The whole environment of the server process. MiniStack reads its settings from here when it is imported."""
+    """The whole environment of the server process; MiniStack reads its settings from it when imported."""
     ensure_certificates(home)
     kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     return kept | {
@@ -199,7 +207,7 @@ def _answers(state: State) -> bool:
 
 
 def _end_everything(home: Home) -> bool:
-    """End what is left of a server and forget it. The server goes first, so that it can end its children itself."""
+    """End what is left of a server and forget it. The server goes first, so that it ends its children itself."""
     state, left = read_state(home), processes.marked(home.path)
     if left:
         first = [state.pid] if state and state.pid in left else left

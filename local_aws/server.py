@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -30,12 +31,15 @@ async def _serve(home: Home, port: int) -> None:
     config.errorlog = "-"
     config.loglevel = "WARNING"
 
+    # One line per invocation of a model says nothing that the access log does not.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
 
-    serving = asyncio.create_task(serve(ministack.app, config, shutdown_trigger=stopping.wait))  # type: ignore[arg-type]
+    serving = asyncio.create_task(serve(ministack.app, config, shutdown_trigger=stopping.wait))
     write_state(home, _state(home, port))
     try:
         await serving

@@ -21,7 +21,7 @@ class LocalAwsError(Exception):
 class State:
     """A running server, as written to `state.json` by the server once it answers.
 
-    `ca_bundle` is the path of the certificate authority that clients must trust; `secret_access_key` belongs to
+    `ca_bundle` is the path of the certificate authority that clients must trust; `secret_access_key` is that of
     the account's root user, so the file is readable by its owner only.
     """
 

@@ -1,0 +1,150 @@
+"""SageMaker's resources as they are remembered, by account and region."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from ministack.core import responses
+
+from local_aws.wire import Json, validation_error
+
+if TYPE_CHECKING:
+    from local_aws.sagemaker.fleet import Fleet
+
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Whose resource it is, and where."""
+
+    account: str
+    region: str
+
+    @classmethod
+    def current(cls) -> Scope:
+        """The scope of the request that is being answered."""
+        return cls(responses.get_account_id(), responses.get_region())
+
+    def arn(self, kind: str, name: str) -> str:
+        # SageMaker's ARNs are lower case, whatever the name's spelling.
+        return f"arn:aws:sagemaker:{self.region}:{self.account}:{kind}/{name.lower()}"
+
+
+@dataclass
+class Model:
+    """A model: `request` is what CreateModel was given."""
+
+    name: str
+    arn: str
+    request: Json
+    created: datetime.datetime
+
+    @property
+    def containers(self) -> list[Json]:
+        primary = self.request.get("PrimaryContainer")
+        return [primary] if primary else list(self.request.get("Containers") or [])
+
+
+@dataclass
+class EndpointConfig:
+    """An endpoint configuration: `request` is what CreateEndpointConfig was given."""
+
+    name: str
+    arn: str
+    request: Json
+    created: datetime.datetime
+
+    @property
+    def variants(self) -> list[Json]:
+        return list(self.request["ProductionVariants"])
+
+
+@dataclass
+class Variant:
+    """A production variant as it stands: weight and count may differ from the configuration's."""
+
+    name: str
+    weight: float
+    desired_weight: float
+    instances: int
+    desired_instances: int
+    images: list[Json] = field(default_factory=list)
+
+
+@dataclass
+class Endpoint:
+    """An endpoint. `fleet` serves; `incoming` is an update's fleet, with its share of the traffic (0..1).
+
+    `fleets` are all that have processes, serving or not; `deploying` is the deployment that is under way.
+    """
+
+    scope: Scope
+    name: str
+    arn: str
+    config: EndpointConfig
+    created: datetime.datetime
+    modified: datetime.datetime
+    status: str = "Creating"
+    failure: str | None = None
+    variants: dict[str, Variant] = field(default_factory=dict)
+    deployment: Json | None = None
+    fleet: Fleet | None = None
+    incoming: Fleet | None = None
+    incoming_share: float = 0.0
+    fleets: list[Fleet] = field(default_factory=list)
+    deploying: asyncio.Task[None] | None = None
+
+    def become(self, status: str, failure: str | None = None) -> None:
+        self.status, self.failure, self.modified = status, failure, now()
+
+
+@dataclass
+class Resources:
+    """All resources of one scope by lower-case name, for names differ by more than case, and tags by ARN."""
+
+    models: dict[str, Model] = field(default_factory=dict)
+    configs: dict[str, EndpointConfig] = field(default_factory=dict)
+    endpoints: dict[str, Endpoint] = field(default_factory=dict)
+    tags: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def model(self, scope: Scope, name: str) -> Model:
+        return _find(self.models, name, "model", scope.arn("model", name))
+
+    def config(self, scope: Scope, name: str) -> EndpointConfig:
+        return _find(self.configs, name, "endpoint configuration", scope.arn("endpoint-config", name))
+
+    def endpoint(self, scope: Scope, name: str) -> Endpoint:
+        return _find(self.endpoints, name, "endpoint", scope.arn("endpoint", name))
+
+    def arns(self) -> set[str]:
+        every: list[Model | EndpointConfig | Endpoint] = [*self.models.values(), *self.configs.values()]
+        return {resource.arn for resource in [*every, *self.endpoints.values()]}
+
+
+_resources: defaultdict[Scope, Resources] = defaultdict(Resources)
+
+
+def of(scope: Scope) -> Resources:
+    """The resources of `scope`."""
+    return _resources[scope]
+
+
+def everywhere() -> list[Endpoint]:
+    """Every endpoint of every account and region."""
+    return [endpoint for resources in _resources.values() for endpoint in resources.endpoints.values()]
+
+
+def now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _find(found: dict[str, Found], name: str, kind: str, arn: str) -> Found:
+    if name.lower() not in found:
+        raise validation_error(f'Could not find {kind} "{arn}".')
+    return found[name.lower()]

@@ -1,0 +1,30 @@
+"""Log lines and metrics of our services, written to the embedded CloudWatch."""
+
+from __future__ import annotations
+
+import time
+
+from ministack.core import responses
+from ministack.services import cloudwatch, cloudwatch_logs
+
+
+def log(account: str, region: str, group: str, stream: str, message: str) -> None:
+    """Append one event, creating the group and the stream on first use."""
+    with responses.request_scope(account, region):
+        known = cloudwatch_logs._log_groups.get(group)
+        if known is None:
+            cloudwatch_logs._create_log_group({"logGroupName": group})
+        if known is None or stream not in known["streams"]:
+            cloudwatch_logs._create_log_stream({"logGroupName": group, "logStreamName": stream})
+        event = {"timestamp": int(time.time() * 1000), "message": message}
+        cloudwatch_logs._put_log_events(
+            {"logGroupName": group, "logStreamName": stream, "logEvents": [event]}
+        )
+
+
+def metric(
+    account: str, region: str, namespace: str, name: str, value: float, unit: str, dimensions: dict[str, str]
+) -> None:
+    """Record one data point, now."""
+    with responses.request_scope(account, region):
+        cloudwatch.record_metric(namespace, name, value, unit, dimensions)
