@@ -70,7 +70,7 @@ def build(spec: ModelSpec, output: Path) -> Path:
     """
     source, target = MODELS / spec.name, output / spec.name
     key = _key(spec, source)
-    if _fresh(target, key):
+    if _fresh(target, key) and _intact(target):
         _say(spec.name, "up to date")
         return target
 
@@ -164,6 +164,15 @@ def _key(spec: ModelSpec, source: Path) -> str:
 def _fresh(target: Path, key: str) -> bool:
     stamp = _stamp(target)
     return target.is_dir() and stamp.is_file() and stamp.read_text() == key
+
+
+def _intact(artifact: Path) -> bool:
+    try:
+        manifest.verify(artifact)
+    except ArtifactError as error:
+        _say(artifact.name, f"damaged, so built again: {error}")
+        return False
+    return True
 
 
 @contextmanager
