@@ -1,0 +1,73 @@
+"""Whether API Gateway may call a backend: by the integration's role, or by the function's own policy."""
+
+from ministack import app as ministack
+from ministack.core import iam_evaluator as iam
+from ministack.services import iam as iam_service
+from ministack.services import lambda_svc
+
+from local_aws.gateway.exchange import Exchange, misconfigured
+
+PRINCIPAL = "apigateway.amazonaws.com"
+
+
+def role_allows(exchange: Exchange, role_arn: str, action: str, resource: str) -> bool:
+    """Whether the integration's role allows `action` on `resource`.
+
+    Raises Fault API_CONFIGURATION_ERROR where API Gateway may not assume the role: that call fails on AWS
+    before the backend's does.
+    """
+    if not ministack.AUTH:
+        return True
+    account, name = role_arn.split(":")[4], role_arn.rsplit("/", 1)[-1]
+    role = iam_service._roles.get_scoped(account, None, name)
+    trust = iam.EvalContext(
+        principal_arn=PRINCIPAL,
+        principal_type="Service",
+        principal_account=exchange.account,
+        action="sts:AssumeRole",
+        resource_arn=role_arn,
+        region=exchange.region,
+        service_context=_source(exchange),
+    )
+    if role is None or not _allowed(
+        iam.evaluate_resource_policy(role["AssumeRolePolicyDocument"], trust, service=PRINCIPAL)
+    ):
+        raise misconfigured(f"API Gateway does not have permission to assume the provided role {role_arn}")
+    call = iam.EvalContext(
+        principal_arn=f"arn:aws:sts::{account}:assumed-role/{name}/BackplaneAssumeRoleSession",
+        principal_type="AssumedRole",
+        principal_account=account,
+        action=action,
+        resource_arn=resource,
+        region=exchange.region,
+    )
+    boundary = iam._permissions_boundary(iam_service._roles, name, account)
+    return _allowed(iam.evaluate(call, iam._gather_role_policies(name, account), *boundary))
+
+
+def function_allows(exchange: Exchange, function_arn: str) -> bool:
+    """Whether the function's own policy lets API Gateway invoke it for this method."""
+    if not ministack.AUTH:
+        return True
+    found = lambda_svc.function_policy_for_arn(function_arn)
+    if found is None:
+        return False
+    call = iam.EvalContext(
+        principal_arn=PRINCIPAL,
+        principal_type="Service",
+        principal_account=exchange.account,
+        action="lambda:InvokeFunction",
+        resource_arn=function_arn,
+        region=exchange.region,
+        service_context=_source(exchange),
+    )
+    return _allowed(iam.evaluate_resource_policy(found[0], call, service=PRINCIPAL))
+
+
+def _source(exchange: Exchange) -> dict[str, str]:
+    """Whose request API Gateway acts on, against a confused deputy."""
+    return {"aws:sourcearn": exchange.method_arn, "aws:sourceaccount": exchange.account}
+
+
+def _allowed(result: iam.EvalResult) -> bool:
+    return bool(result.decision == "Allow")
