@@ -26,10 +26,6 @@ class AuditStack(PlatformStack):
             enforce_ssl=True,
             minimum_tls_version=1.2,
             versioned=True,
-            server_access_logs_bucket=s3.Bucket.from_bucket_name(
-                self, "AccessLogs", self.bucket_name("access-logs")
-            ),
-            server_access_logs_prefix="audit/",
             lifecycle_rules=[
                 s3.LifecycleRule(
                     id="archive",
@@ -42,6 +38,12 @@ class AuditStack(PlatformStack):
                 )
             ],
             removal_policy=self.removal_policy,
+        )
+        # Through the L1: the storage stack owns the log bucket's policy, and has already let this bucket in.
+        resource = bucket.node.default_child
+        assert isinstance(resource, s3.CfnBucket)
+        resource.logging_configuration = s3.CfnBucket.LoggingConfigurationProperty(
+            destination_bucket_name=self.bucket_name("access-logs"), log_file_prefix="audit/"
         )
         trail = cloudtrail.Trail(
             self,

@@ -1,6 +1,7 @@
 """Buckets: model artifacts, data (inputs, outputs, captures), and the access logs of both."""
 
 import aws_cdk as cdk
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
@@ -16,6 +17,17 @@ class StorageStack(PlatformStack):
             # S3 delivers access logs only to buckets that use its own keys.
             encryption=s3.BucketEncryption.S3_MANAGED,
             lifecycle=[s3.LifecycleRule(id="expire", expiration=cdk.Duration.days(400))],
+        )
+        self._access_logs.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid="AuditBucketLogs",
+                principals=[self.account_principal("logging.s3.amazonaws.com")],
+                actions=["s3:PutObject"],
+                resources=[self._access_logs.arn_for_objects("audit/*")],
+                conditions={
+                    "ArnLike": {"aws:SourceArn": f"arn:{self.partition}:s3:::{self.bucket_name('audit')}"}
+                },
+            )
         )
         self._bucket(
             "models",
