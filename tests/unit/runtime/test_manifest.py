@@ -70,10 +70,14 @@ def test_a_link_out_of_the_folder_is_refused(artifact: Artifact, tmp_path: Path)
         manifest.verify(artifact.folder)
 
 
-@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x", "a//b", "./a", "a\\b", "", ".", "manifest.json"])
-def test_a_path_that_could_leave_the_folder_or_alias_another_is_refused(artifact: Artifact, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["../x", "/etc/passwd", "a/../../x", "a//b", "./a", "a\\b", "", ".", "manifest.json"]
+)
+def test_a_path_that_could_leave_the_folder_or_alias_another_is_refused(
+    artifact: Artifact, name: str
+) -> None:
     files = {"model.onnx": {"sha256": "0" * 64, "size": 1}, name: {"sha256": "0" * 64, "size": 1}}
-    with pytest.raises(ArtifactError, match="files is .* plain relative paths"):
+    with pytest.raises(ArtifactError, match=r"files is .* plain relative paths"):
         manifest.parse(edited(artifact, files=files, handler=None))
 
 

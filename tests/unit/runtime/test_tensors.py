@@ -1,6 +1,7 @@
 """Tensors survive the trip through JSON exactly, and what is not a tensor is refused by name."""
 
 import base64
+import contextlib
 import json
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from inference_runtime import tensors
-from inference_runtime.errors import PROBLEMS, Problem
+from inference_runtime.errors import Problem
 from inference_runtime.manifest import DATATYPES, TensorSpec
 
 NUMERIC = [datatype for datatype in DATATYPES if datatype != "BYTES"]
@@ -133,7 +134,9 @@ def test_bad_tensors_are_refused_by_name(
 @pytest.mark.parametrize(
     ("shape", "wanted"), [([3], (2,)), ([1, 2], (-1,)), ([1], (-1, 2)), ([1, 3], (-1, 2)), ([], (-1,))]
 )
-def test_a_shape_that_does_not_match_the_signature_is_refused(shape: list[int], wanted: tuple[int, ...]) -> None:
+def test_a_shape_that_does_not_match_the_signature_is_refused(
+    shape: list[int], wanted: tuple[int, ...]
+) -> None:
     with pytest.raises(Problem, match="must match") as caught:
         tensors.decode({"datatype": "FP32", "shape": shape, "data": []}, TensorSpec("x", "FP32", wanted))
     assert caught.value.slug == "invalid-shape"
@@ -161,19 +164,22 @@ def test_an_unknown_content_type_is_refused() -> None:
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
-    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=3), children, max_size=2),
+    lambda children: (
+        st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=3), children, max_size=2)
+    ),
     max_leaves=12,
 )
 
 
-@given(st.fixed_dictionaries({}, optional={key: json_values for key in ("datatype", "shape", "data", "parameters")}))
-def test_whatever_json_says_the_outcome_is_an_array_or_a_problem(document: dict[str, Any]) -> None:
-    for datatype in DATATYPES:
-        spec = TensorSpec("x", datatype, (-1, -1))
-        try:
-            array = tensors.decode({"shape": [1, 1], "data": [1]} | document | {"datatype": datatype}, spec)
-        except Problem as problem:
-            assert PROBLEMS[problem.slug][0] == 400
-        else:
-            assert array.dtype == tensors.DTYPES[datatype]
-            assert tensors.fits(array.shape, spec)
+members = dict.fromkeys(("datatype", "shape", "data", "parameters"), json_values)
+
+
+@given(st.fixed_dictionaries({}, optional=members), st.sampled_from(DATATYPES))
+def test_whatever_json_says_the_outcome_is_an_array_or_a_problem(
+    document: dict[str, Any], datatype: str
+) -> None:
+    spec = TensorSpec("x", datatype, (-1, -1))
+    with contextlib.suppress(Problem):
+        array = tensors.decode({"shape": [1, 1], "data": [1]} | document | {"datatype": datatype}, spec)
+        assert array.dtype == tensors.DTYPES[datatype]
+        assert tensors.fits(array.shape, spec)

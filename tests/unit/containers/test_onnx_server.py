@@ -1,0 +1,204 @@
+"""SageMaker's container contract, kept by a real process of the image's own entry point."""
+
+import json
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.unit.containers.process import Server, serving
+from tests.unit.runtime import tiny
+
+SLOW = """
+import time
+
+def load(folder):
+    time.sleep(1.5)
+
+def preprocess(inputs, state):
+    time.sleep(float(inputs["x"].max()))
+    return inputs
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    artifact = tiny.doubler(folder / "model")
+    with serving(
+        artifact.folder, artifact.manifest.sha256, folder / "log", MAX_BODY_BYTES="100000"
+    ) as running:
+        running.wait_until_ready()
+        yield running
+
+
+@pytest.mark.parametrize("path", ["/invocations", "/v2/models/doubler/infer"])
+def test_inference_by_either_address(server: Server, path: str) -> None:
+    reply = server.request("POST", path, json.dumps(tiny.REQUEST), {"content-type": "application/json"})
+    assert (reply.status, reply.json) == (200, tiny.ANSWER)
+    assert reply.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("path", "document"),
+    [
+        ("/ping", {"ready": True}),
+        ("/v2/health/live", {"live": True}),
+        ("/v2/health/ready", {"ready": True}),
+        ("/v2/models/doubler/ready", {"name": "doubler", "ready": True}),
+    ],
+)
+def test_health_and_readiness(server: Server, path: str, document: dict[str, object]) -> None:
+    reply = server.request("GET", path)
+    assert (reply.status, reply.json) == (200, document)
+
+
+def test_metadata_through_sagemakers_one_address(server: Server) -> None:
+    reply = server.request(
+        "POST", "/invocations", headers={"X-Amzn-SageMaker-Custom-Attributes": "op=metadata"}
+    )
+    assert reply.json == server.request("GET", "/v2/models/doubler").json
+    assert reply.json["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nowhere", 404),
+        ("POST", "/v2/models/other/infer", 404),
+        ("GET", "/invocations", 405),
+        ("POST", "/ping", 405),
+        ("DELETE", "/v2/models/doubler", 405),
+    ],
+)
+def test_what_does_not_exist_is_a_problem_document(
+    server: Server, method: str, path: str, status: int
+) -> None:
+    reply = server.request(method, path)
+    assert (reply.status, reply.json["status"]) == (status, status)
+    assert reply.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        (
+            {"X-Amzn-SageMaker-Custom-Attributes": "from-the-gateway", "x-request-id": "other"},
+            "from-the-gateway",
+        ),
+        ({"X-Amzn-SageMaker-Inference-Id": "inference-7", "x-request-id": "other"}, "inference-7"),
+        ({"X-Amzn-SageMaker-Custom-Attributes": "op=metadata", "x-request-id": "direct"}, "direct"),
+    ],
+)
+def test_the_callers_request_id_is_used(server: Server, headers: dict[str, str], expected: str) -> None:
+    assert server.request("POST", "/invocations", headers=headers).headers["x-request-id"] == expected
+
+
+@pytest.mark.parametrize("headers", [{}, {"x-request-id": "two words"}, {"x-request-id": "x" * 129}])
+def test_without_a_usable_request_id_there_is_a_new_one(server: Server, headers: dict[str, str]) -> None:
+    reply = server.request("GET", "/nowhere", headers=headers)
+    assert uuid.UUID(reply.headers["x-request-id"]).version == 4
+    assert reply.json["request_id"] == reply.headers["x-request-id"]
+
+
+def test_a_body_that_announces_to_be_too_large_is_refused_unread(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 100001\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_body_without_length_is_refused_at_the_limit_and_not_after(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(11):
+            connection.sendall(b"2710\r\n" + b" " * 10_000 + b"\r\n")
+        # The body goes on, and the answer is already here.
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_client_that_sends_all_of_a_large_body_reads_the_refusal(server: Server) -> None:
+    reply = server.request("POST", "/invocations", b" " * 5_000_000)
+    assert (reply.status, reply.json["type"]) == (413, "urn:inference-platform:problem:payload-too-large")
+    assert server.request("GET", "/ping").status == 200
+
+
+def test_a_client_that_leaves_midway_disturbs_nobody(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{")
+    assert server.request("POST", "/invocations", tiny.body()).status == 200
+
+
+def test_the_access_log_has_the_request_id_and_never_a_payload(server: Server) -> None:
+    request_id = str(uuid.uuid4())
+    server.request("POST", "/invocations", tiny.body(data=[1, 2, 3, 123456.5]), {"x-request-id": request_id})
+    [record] = [entry for entry in server.records("request") if entry["request_id"] == request_id]
+    assert record["status"] == 200
+    assert (record["model"], record["version"], record["path"]) == ("doubler", "1", "/invocations")
+    assert record["latency_ms"] > 0
+    assert "123456" not in server.log.read_text()
+    assert all(entry["path"] != "/ping" or entry["status"] != 200 for entry in server.records("request"))
+
+
+def test_connections_are_accepted_at_once_and_ping_is_true_while_the_model_loads(tmp_path: Path) -> None:
+    artifact = tiny.doubler(tmp_path / "model", handler=SLOW)
+    with serving(artifact.folder, artifact.manifest.sha256, tmp_path / "log") as server:
+        server.connect().close()
+        # SageMaker's 250 ms, with room for a machine that runs other tests.
+        assert time.monotonic() - server.started < 1
+        assert server.request("GET", "/ping").status == 503
+        reply = server.request("POST", "/invocations", tiny.body())
+        assert (reply.status, reply.json["type"]) == (503, "urn:inference-platform:problem:model-unavailable")
+        server.wait_until_ready()
+        assert time.monotonic() - server.started > 1.5
+
+
+def test_ping_is_answered_while_every_thread_infers_and_a_stop_drains(tmp_path: Path) -> None:
+    artifact = tiny.doubler(tmp_path / "model", handler=SLOW)
+    with (
+        serving(artifact.folder, artifact.manifest.sha256, tmp_path / "log") as server,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        server.wait_until_ready()
+        slow = pool.submit(server.request, "POST", "/invocations", tiny.body(data=[1, 0, 0, 0]))
+        time.sleep(0.2)
+        started = time.monotonic()
+        assert server.request("GET", "/ping").status == 200
+        assert time.monotonic() - started < 0.5
+        assert not slow.done()
+
+        assert server.stop() == 0
+        assert slow.result().status == 200
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", server.port))
+
+
+@pytest.mark.parametrize("damage", ["file", "id"])
+def test_a_corrupt_artifact_never_serves_and_the_log_says_why(tmp_path: Path, damage: str) -> None:
+    artifact = tiny.doubler(tmp_path / "model")
+    sha256 = artifact.manifest.sha256
+    expected = artifact.manifest.files["model.onnx"].sha256
+    if damage == "file":
+        (artifact.folder / "model.onnx").write_bytes(b"damaged")
+    else:
+        sha256 = expected = "0" * 64
+    with serving(artifact.folder, sha256, tmp_path / "log") as server:
+        server.connect().close()
+        while not server.records("model not loaded"):
+            assert time.monotonic() < server.started + 30
+            time.sleep(0.05)
+        [record] = server.records("model not loaded")
+        assert record["reason"].startswith("model.onnx:" if damage == "file" else "manifest.json:")
+        assert expected in record["reason"]
+        assert server.request("GET", "/ping").status == 503
+        reply = server.request("POST", "/invocations", tiny.body())
+        assert (reply.status, reply.json["detail"]) == (503, "The model 'doubler' could not be loaded")
+
+
+def test_a_missing_setting_is_named(tmp_path: Path) -> None:
+    with serving(tmp_path, "", tmp_path / "log") as server:
+        assert server.process.wait(timeout=30) == 2
+        assert "the environment lacks MODEL_SHA256" in server.log.read_text()

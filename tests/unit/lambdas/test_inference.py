@@ -1,0 +1,168 @@
+"""The CPU target: a model from S3 behind API Gateway's proxy events."""
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from inference_runtime.manifest import Artifact
+from tests.unit.lambdas.function import imported, own_loggers, proxy_event
+from tests.unit.runtime import tiny
+
+INFER = "/v2/models/doubler/infer"
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Artifact:
+    return tiny.doubler(tmp_path / "model")
+
+
+@pytest.fixture
+def s3(artifact: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    sha256 = artifact.manifest.sha256
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "MODEL_NAME": "doubler",
+        "MODEL_URI": f"s3://models/doubler/{sha256}/",
+        "MODEL_SHA256": sha256,
+        "ARTIFACT_CACHE": str(tmp_path / "cache"),
+        "POWERTOOLS_SERVICE_NAME": "doubler",
+        "POWERTOOLS_METRICS_NAMESPACE": "Inference",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        client: Any = boto3.client("s3")
+        client.create_bucket(Bucket="models")
+        for path in artifact.folder.iterdir():
+            client.upload_file(str(path), "models", f"doubler/{sha256}/{path.name}")
+        yield client
+
+
+@pytest.fixture
+def start(s3: Any) -> Iterator[Callable[[], ModuleType]]:
+    """A cold start."""
+    with own_loggers("doubler"):
+        yield lambda: imported("inference")
+
+
+def logged(output: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def test_an_inference_is_answered(start: Callable[[], ModuleType]) -> None:
+    answer = start().handler(proxy_event("POST", INFER, json.dumps(tiny.REQUEST)), None)
+    assert (answer["statusCode"], json.loads(answer["body"])) == (200, tiny.ANSWER)
+    assert answer["headers"] == {"content-type": "application/json", "x-request-id": "request-1"}
+    assert answer["isBase64Encoded"] is False
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"body": base64.b64encode(tiny.body()).decode(), "isBase64Encoded": True},
+        {"path": "/base/path/v2/models/doubler/infer"},
+        {"headers": None},
+        {"headers": {"content-type": "application/json"}},
+    ],
+)
+def test_the_forms_that_an_event_may_take(start: Callable[[], ModuleType], changes: dict[str, Any]) -> None:
+    event = proxy_event("POST", INFER, tiny.body().decode()) | changes
+    assert start().handler(event, None)["statusCode"] == 200
+
+
+def test_metadata_and_readiness(start: Callable[[], ModuleType]) -> None:
+    handler = start().handler
+    assert json.loads(handler(proxy_event("GET", "/v2/models/doubler"), None)["body"])["name"] == "doubler"
+    ready = handler(proxy_event("GET", "/v2/models/doubler/ready"), None)
+    assert json.loads(ready["body"]) == {"name": "doubler", "ready": True}
+
+
+@pytest.mark.parametrize("body", [None, "", "{", "[]", '{"id":"\ud800"}'])
+def test_a_bad_body_is_a_problem_document(start: Callable[[], ModuleType], body: str | None) -> None:
+    answer = start().handler(proxy_event("POST", INFER, body), None)
+    document = json.loads(answer["body"])
+    assert (answer["statusCode"], document["status"], document["request_id"]) == (400, 400, "request-1")
+    assert answer["headers"]["content-type"] == "application/problem+json"
+
+
+def test_the_limit_counts_the_decoded_body(
+    start: Callable[[], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAX_BODY_BYTES", "200")
+    handler = start().handler
+    for size, status in ((200, 200), (201, 413)):
+        body = base64.b64encode(tiny.body().ljust(size)).decode()
+        event = proxy_event("POST", INFER, body, isBase64Encoded=True)
+        assert handler(event, None)["statusCode"] == status
+
+
+def test_one_log_record_per_request_without_its_payload(
+    start: Callable[[], ModuleType], capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = start()
+    capsys.readouterr()
+    module.handler(proxy_event("POST", INFER, tiny.body(data=[1, 2, 3, 123456.5]).decode()), None)
+    output = capsys.readouterr().out
+    [record] = [entry for entry in logged(output) if entry.get("message") == "request"]
+    assert record.items() >= {
+        "request_id": "request-1", "model": "doubler", "version": "1", "status": 200, "cold_start": True,
+        "service": "doubler",
+    }.items()  # fmt: skip
+    assert record["latency_ms"] > 0
+    assert "123456" not in output
+
+
+@pytest.mark.parametrize("body", [tiny.body().decode(), "a client's mistake"])
+def test_metrics_have_the_model_as_their_only_dimension(
+    start: Callable[[], ModuleType], capsys: pytest.CaptureFixture[str], body: str
+) -> None:
+    module = start()
+    for cold_start in (1, 0):
+        capsys.readouterr()
+        module.handler(proxy_event("POST", INFER, body), None)
+        [metrics] = [entry for entry in logged(capsys.readouterr().out) if "_aws" in entry]
+        [directive] = metrics["_aws"]["CloudWatchMetrics"]
+        assert (directive["Namespace"], directive["Dimensions"]) == ("Inference", [["Model"]])
+        assert metrics["Model"] == "doubler"
+        assert (metrics["Invocations"], metrics["Errors"]) == ([1], [0])
+        assert metrics["ColdStart"] == [cold_start]
+        assert metrics["LatencyMs"][0] > 0
+
+
+def test_a_corrupt_artifact_is_503_with_the_reason_in_the_log_only(
+    start: Callable[[], ModuleType], s3: Any, artifact: Artifact, capsys: pytest.CaptureFixture[str]
+) -> None:
+    s3.put_object(Bucket="models", Key=f"doubler/{artifact.manifest.sha256}/model.onnx", Body=b"damaged")
+    module = start()
+    answer = module.handler(proxy_event("POST", INFER, tiny.body().decode()), None)
+    output = capsys.readouterr().out
+    assert answer["statusCode"] == 503
+    assert json.loads(answer["body"])["detail"] == "The model 'doubler' could not be loaded"
+    [failure] = [entry for entry in logged(output) if entry.get("message") == "model not loaded"]
+    assert failure["reason"].startswith("model.onnx: SHA-256 is ")
+    assert artifact.manifest.files["model.onnx"].sha256 in failure["reason"]
+    [metrics] = [entry for entry in logged(output) if "_aws" in entry]
+    assert metrics["Errors"] == [1]
+
+
+def test_a_model_that_was_missing_is_loaded_later_but_not_at_every_request(
+    start: Callable[[], ModuleType], s3: Any, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = f"doubler/{artifact.manifest.sha256}/manifest.json"
+    s3.delete_object(Bucket="models", Key=key)
+    module = start()
+    event = proxy_event("POST", INFER, tiny.body().decode())
+    assert module.handler(event, None)["statusCode"] == 503
+    s3.upload_file(str(artifact.folder / "manifest.json"), "models", key)
+    assert module.handler(event, None)["statusCode"] == 503
+    monkeypatch.setattr(module, "_retry_at", 0)
+    assert module.handler(event, None)["statusCode"] == 200
