@@ -58,7 +58,10 @@ def check(expected: Mapping[str, Any], response: Mapping[str, Any]) -> Failures:
 def _array(output: Mapping[str, Any]) -> NDArray[Any]:
     # null is how a number that JSON cannot write is answered.
     dtype = np.object_ if output["datatype"] == "BYTES" else np.float64
-    return np.array(output["data"], dtype).reshape(output["shape"])
+    array = np.array(output["data"], dtype).reshape(tuple(output["shape"]))
+    if array.size == 0:
+        raise ValueError("it has no values, and would pass any comparison")
+    return array
 
 
 def _equals(array: NDArray[Any], value: list[Any]) -> Failures:
