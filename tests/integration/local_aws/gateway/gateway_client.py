@@ -1,11 +1,14 @@
 """Builds REST APIs through the API Gateway API and calls them over HTTPS."""
 
 import dataclasses
+import io
 import json
+import ssl
 import subprocess
 import sys
 import time
 import uuid
+import zipfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -18,7 +21,7 @@ from local_aws import launcher
 from local_aws.state import Home, State, read_state
 
 SERVER = Path(__file__).with_name("gateway_server.py")
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 @contextmanager
@@ -31,7 +34,7 @@ def running(path: Path) -> Iterator["Cloud"]:
         process = subprocess.Popen(
             [sys.executable, str(SERVER)],
             cwd=ROOT,
-            env={**environment, "PYTHONPATH": str(ROOT)},
+            env={**environment, "PYTHONPATH": str(ROOT), "STATE_DIR": str(path / "state")},
             stdout=log,
             stderr=subprocess.STDOUT,
         )
@@ -65,7 +68,7 @@ class Cloud:
             aws_secret_access_key=self.state.secret_access_key,
             region_name=self.state.region,
         )
-        self.http = httpx.Client(verify=self.state.ca_bundle, timeout=30)
+        self.http = httpx.Client(verify=ssl.create_default_context(cafile=self.state.ca_bundle), timeout=30)
         self._clients: dict[str, Any] = {}
         self.gateway = self.client("apigateway")
 
@@ -84,6 +87,21 @@ class Cloud:
 
     def log(self) -> str:
         return self.log_file.read_text()
+
+    def function(self, source: str) -> str:
+        """A Python function with this source of `index.py`; its ARN."""
+        archive = io.BytesIO()
+        with zipfile.ZipFile(archive, "w") as zipped:
+            zipped.writestr("index.py", source)
+        role = self.role(service="lambda.amazonaws.com")
+        arn: str = self.client("lambda").create_function(
+            FunctionName=f"function-{uuid.uuid4().hex[:8]}",
+            Runtime="python3.11",
+            Handler="index.handler",
+            Role=role,
+            Code={"ZipFile": archive.getvalue()},
+        )["FunctionArn"]
+        return arn
 
     def role(self, *statements: dict[str, Any], service: str = "apigateway.amazonaws.com") -> str:
         """A role that `service` may assume and that has these statements; its ARN."""
@@ -135,6 +153,14 @@ def mock(path: str, template: str | None = '{"ok":true}', verb: str = "GET", **r
         ({"statusCode": "200", **templates, **response},),
         {"200": dict.fromkeys(response.get("responseParameters", {}), True)},
     )
+
+
+def function(path: str, arn: str, role: str | None = None, verb: str = "POST", **integration: Any) -> Method:
+    """An AWS_PROXY method."""
+    uri = f"arn:aws:apigateway:us-east-1:lambda:path/2015-03-31/functions/{arn}/invocations"
+    credentials = {"credentials": role} if role else {}
+    proxy = {"type": "AWS_PROXY", "integrationHttpMethod": "POST", "uri": uri}
+    return Method(path, verb, {**proxy, **credentials, **integration})
 
 
 def sagemaker(
