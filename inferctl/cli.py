@@ -1,0 +1,428 @@
+"""The command line: what each command is called, takes, prints and returns. What they do is elsewhere."""
+
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.text import Text
+
+import local_aws
+from catalog import CatalogError, load_catalog, load_environment
+from catalog.environment import LOCAL
+from inferctl import cdk, demo, deployment, environment, health, stacks, tensors
+from inferctl.commands import Commands
+from inferctl.environment import ROOT
+from inferctl.errors import (
+    INTERRUPTED,
+    UNREACHABLE,
+    USAGE,
+    InferctlError,
+    InputError,
+    ProblemError,
+    UnreachableError,
+)
+from inferctl.output import Output
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+EXIT_STATUSES = """\b
+Exit status:
+  0    done
+  1    the service answered an error, or the command failed
+  2    wrong usage, or a wrong file in config/ or models/
+  3    the environment is not up, not deployed, or does not answer
+  4    no credentials, or not allowed
+  130  interrupted"""
+
+
+@dataclass
+class Session:
+    """What the options before the command said."""
+
+    environment: str
+    as_json: bool = False
+
+    @property
+    def output(self) -> Output:
+        return Output(as_json=self.as_json)
+
+
+class Inferctl(click.Group):
+    """Lists commands in the order of use, and turns errors into a message and an exit status."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            with environment.aws_errors():
+                return super().invoke(ctx)
+        except InferctlError as error:
+            _fail(ctx, error, error.exit_status)
+        except CatalogError as error:
+            _fail(ctx, error, USAGE)
+        except local_aws.LocalAwsError as error:
+            _fail(ctx, error, UNREACHABLE)
+        except KeyboardInterrupt:
+            Output().note("Interrupted.")
+            ctx.exit(INTERRUPTED)
+
+
+def _fail(ctx: click.Context, error: Exception, status: int) -> None:
+    session = ctx.find_object(Session) or Session(LOCAL)
+    document: dict[str, Any] = {"error": str(error), "exit_status": status}
+    if isinstance(error, ProblemError):
+        document["problem"] = error.document()
+    session.output.error(str(error), document)
+    ctx.exit(status)
+
+
+def _json_option(command: F) -> F:
+    """`--json` after the command means the same as before it."""
+
+    def remember(ctx: click.Context, _: click.Parameter, given: bool) -> None:
+        session = ctx.find_object(Session)
+        if given and session is not None:
+            session.as_json = True
+
+    return click.option(
+        "--json",
+        is_flag=True,
+        expose_value=False,
+        callback=remember,
+        help="Print the result as one JSON document.",
+    )(command)
+
+
+client_option = click.option(
+    "--client", metavar="NAME", help="App client to call as. [default: the first that may invoke]"
+)
+
+
+@click.group(
+    cls=Inferctl,
+    epilog=EXIT_STATUSES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--env", "name", envvar="INFERENCE_ENV", default=LOCAL, show_default=True, metavar="NAME",
+    help="Environment, a file of config/. Also INFERENCE_ENV.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print results as one JSON document.")
+@click.pass_context
+def cli(ctx: click.Context, name: str, as_json: bool) -> None:
+    """Bring the inference platform up, see how it is, and call its models.
+
+    \b
+    On this machine, without an AWS account:
+      inferctl up
+      inferctl models
+      inferctl infer text-embedding --text "How do I reset my password?"
+      inferctl infer file-type --file photo.jpg
+      inferctl down
+
+    \b
+    In an AWS account that `cdk deploy` has brought up:
+      inferctl --env dev status
+      inferctl --env dev infer file-type request.json
+    """
+    ctx.obj = Session(name, as_json)
+
+
+@cli.command()
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="Port on loopback; 0 takes a free one. [default: 4566]"
+)
+@_json_option
+@click.pass_obj
+def up(session: Session, port: int | None) -> None:
+    """Deploy the app to an embedded AWS on this machine, and leave it running.
+
+    Starts the embedded AWS on loopback (TLS, IAM enforced) and runs the real `cdk bootstrap` and
+    `cdk deploy --all`. When it is up already, deploys what has changed.
+
+    \b
+      inferctl up
+      inferctl up --port 8443
+    """
+    _only_local(session, "up", "To deploy to AWS: `make synth ENV={0}`, look at it, then "
+                "`npx cdk deploy --all --app cdk.out/{0}`.")  # fmt: skip
+    started = time.monotonic()
+    with session.output.board("Deploying to the embedded AWS") as board:
+        state = deployment.up(board, port=port)
+    deployed = environment.find(LOCAL)
+    document = {
+        "api_url": deployed.api_url,
+        "aws_endpoint_url": state.endpoint,
+        "ca_bundle": state.ca_bundle,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    session.output.result(document, Text(_how_to_call(deployed.api_url, state.ca_bundle)))
+
+
+@cli.command()
+@_json_option
+@click.pass_obj
+def down(session: Session) -> None:
+    """Stop the embedded AWS and everything that runs in it.
+
+    Nothing deployed to it remains; running it again does no harm.
+    """
+    _only_local(session, "down", "To take it down: `npx cdk destroy --all --context env={0}`.")
+    stopped = deployment.down()
+    session.output.result({"stopped": stopped}, "Stopped." if stopped else "Nothing was running.")
+
+
+@cli.command()
+@_json_option
+@click.pass_obj
+def status(session: Session) -> None:
+    """Show the environment's stacks, models and address.
+
+    \b
+      inferctl status
+      inferctl --env prod --json status | jq '.models[] | select(.status != "InService")'
+    """
+    catalog = load_catalog(ROOT / "models")
+    aws = environment.connect(session.environment)
+    found = stacks.deployed(aws, session.environment)
+    if not found:
+        raise UnreachableError(
+            f"The environment {session.environment!r} has no stacks here: it is not deployed."
+        )
+    models = health.models(aws, session.environment, catalog)
+    try:
+        address = environment.find(session.environment).api_url
+    except UnreachableError:
+        address = None  # the stacks that publish the address are not there yet
+    output = session.output
+    output.result(
+        {
+            "environment": session.environment,
+            "api_url": address,
+            "stacks": [stack.document() for stack in found],
+            "models": [model.document() for model in models],
+        },
+        output.table("Stacks", ("stack", "status"), [(stack.name, stack.status) for stack in found]),
+        "",
+        output.table(
+            "Models",
+            ("model", "target", "live version", "status"),
+            [(m.name, m.target, (m.live or "none")[:12], m.status) for m in models],
+        ),
+        "",
+        Text(f"API  {address or 'not deployed'}"),
+    )
+
+
+@cli.command()
+@client_option
+@_json_option
+@click.pass_obj
+def token(session: Session, client: str | None) -> None:
+    """Print an access token, taken with OAuth2 client credentials.
+
+    \b
+      TOKEN=$(inferctl token)
+      inferctl --env dev token --client operator
+    """
+    tokens = environment.find(session.environment).tokens(client)
+    access_token = tokens()
+    document = {"access_token": access_token, "token_type": "Bearer", "expires_in": tokens.expires_in}
+    session.output.result(document, Text(access_token))
+
+
+@cli.command()
+@client_option
+@_json_option
+@click.pass_obj
+def models(session: Session, client: str | None) -> None:
+    """List the models that the API serves.
+
+    \b
+      inferctl models
+      inferctl --env prod models --json
+    """
+    with environment.find(session.environment).client(client) as api:
+        served = api.models()
+    output = session.output
+    rows = [(m["name"], m["target"], str(m.get("artifact_sha256") or "none")[:12]) for m in served]
+    output.result(served, output.table("Models", ("model", "target", "live version"), rows))
+
+
+@cli.command()
+@click.argument("model")
+@click.argument("request_file", required=False, metavar="[REQUEST]")
+@click.option("--body", metavar="JSON", help="The request itself.")
+@click.option(
+    "--file", "files", multiple=True, metavar="PATH",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file whose bytes are the input; again for more in one request.",
+)  # fmt: skip
+@click.option(
+    "--text", "texts", multiple=True, help="A text that is the input; again for more in one request."
+)
+@client_option
+@_json_option
+@click.pass_obj
+def infer(
+    session: Session,
+    model: str,
+    request_file: str | None,
+    body: str | None,
+    files: tuple[Path, ...],
+    texts: tuple[str, ...],
+    client: str | None,
+) -> None:
+    """Ask MODEL, and print its answer.
+
+    The request is a file with an Open Inference Protocol v2 document, or `-` for standard input. For a
+    model that takes one tensor of bytes, --file and --text make the request from the model's signature.
+
+    \b
+      inferctl infer file-type --file photo.jpg --file notes.txt
+      inferctl infer text-embedding --text "one sentence" --text "another"
+      inferctl infer text-embedding models/text-embedding/sample.json
+      inferctl infer text-embedding - < request.json
+      inferctl infer text-embedding --json \\
+        --body '{"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["Hi"]}]}'
+    """
+    if sum((request_file is not None, body is not None, bool(files), bool(texts))) != 1:
+        raise click.UsageError("Give exactly one of REQUEST, --body, --file and --text.")
+    request = _given_request(request_file, body)
+    values: list[str | bytes] = [*(path.read_bytes() for path in files), *texts]
+    with environment.find(session.environment).client(client) as api:
+        answer = api.infer(model, request or tensors.request(api.metadata(model), values))
+    output = session.output
+    columns, rows = tensors.rows(answer)
+    output.result(answer, output.table(f"{answer['model_name']} {answer['model_version']}", columns, rows))
+
+
+@cli.command()
+@click.option("--yes", is_flag=True, help="Delete without asking.")
+@click.option("--unprotect", is_flag=True, help="Also delete stacks that are protected from deletion.")
+@click.option(
+    "--assembly", metavar="FOLDER", type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A synthesized app to compare with. [default: synthesize it now]",
+)  # fmt: skip
+@_json_option
+@click.pass_obj
+def prune(session: Session, yes: bool, unprotect: bool, assembly: Path | None) -> None:
+    """Delete the environment's stacks that the app no longer has.
+
+    `cdk deploy` never deletes the stack of a model whose folder is gone; this does, after showing it.
+    Only stacks that carry the environment's tag are ever looked at.
+
+    \b
+      git rm -r models/old-model && cdk deploy --all ... && inferctl --env dev prune
+      inferctl --env prod prune --unprotect
+    """
+    output = session.output
+    aws = environment.connect(session.environment)
+    wanted = cdk.stacks(assembly or _synthesized(session))
+    doomed = stacks.orphans(stacks.deployed(aws, session.environment), wanted)
+    kept = [stack for stack in doomed if stack.protected and not unprotect]
+    doomed = [stack for stack in doomed if stack not in kept]
+    document = {"deleted": [stack.name for stack in doomed], "protected": [stack.name for stack in kept]}
+    if kept:
+        names = ", ".join(document["protected"])
+        output.note(f"Protected from deletion, and left alone without --unprotect: {names}.")
+    if not doomed:
+        output.result(document, "Nothing to delete.")
+        return
+    if not yes:
+        if output.as_json or not sys.stdin.isatty():
+            raise InputError(f"This would delete {', '.join(document['deleted'])}; pass --yes to do it.")
+        for stack in doomed:
+            output.note(f"  {stack.name}  {stack.status}  created {stack.created:%Y-%m-%d %H:%M}")
+        click.confirm(f"Delete these {len(doomed)} stack(s) for good?", abort=True, err=True)
+    with output.board("Deleting stacks") as board:
+        stacks.delete(aws, doomed, board)
+    output.result(document, f"Deleted {', '.join(document['deleted'])}.")
+
+
+@cli.command("demo")
+@_json_option
+@click.pass_obj
+def demonstrate(session: Session) -> None:
+    """Deploy to an embedded AWS, ask every model, check the answers, and stop it all.
+
+    Leaves a deployment that `inferctl up` made alone. Fails when any answer is not the expected one.
+    """
+    _only_local(session, "demo", "Call it with `inferctl --env {0} infer` instead.")
+    output = session.output
+    with output.board("Demo: from nothing to checked answers") as board:
+        report = demo.run(board)
+    rows = [
+        (
+            outcome.request,
+            outcome.target,
+            outcome.status,
+            "" if outcome.median_ms is None else f"{outcome.median_ms:.1f} ms",
+            outcome.answer,
+            "; ".join(outcome.wrong) or "as expected",
+        )
+        for outcome in report.outcomes
+    ]
+    output.result(
+        report.document(),
+        output.table("", ("request", "target", "status", "median latency", "answer", "verdict"), rows),
+        Text(f"Deployed in {report.deploy_seconds:.0f} s, all done in {report.total_seconds:.0f} s."),
+    )
+    if not report.right:
+        raise InferctlError("An answer is not the expected one; see the last column.")
+
+
+def _only_local(session: Session, command: str, instead: str) -> None:
+    load_environment(ROOT / "config", session.environment)
+    if session.environment != LOCAL:
+        remedy = instead.format(shlex.quote(session.environment))
+        raise InputError(f"`inferctl {command}` is for the environment 'local' only. {remedy}")
+
+
+def _given_request(file: str | None, body: str | None) -> dict[str, Any] | None:
+    if body is not None:
+        return tensors.parse(body, "--body")
+    if file == "-":
+        return tensors.parse(sys.stdin.buffer.read(), "standard input")
+    if file is not None:
+        try:
+            return tensors.parse(Path(file).read_bytes(), file)
+        except OSError as error:
+            raise InputError(f"{file} cannot be read: {error.strerror}.") from error
+    return None
+
+
+def _synthesized(session: Session) -> Path:
+    folder = ROOT / "cdk.out" / session.environment
+    log = ROOT / "build" / "prune.log"
+    with session.output.board("Comparing with the app") as board, Commands(log) as commands:
+        return deployment.synthesize(session.environment, folder, commands, board)
+
+
+def _how_to_call(api_url: str, ca_bundle: str) -> str:
+    inferctl = _shortest(Path(sys.argv[0])) if Path(sys.argv[0]).stem == "inferctl" else "python -m inferctl"
+    return f"""
+The API is at {api_url}
+
+  {inferctl} infer file-type --file README.md
+  {inferctl} infer text-embedding --text "How do I reset my password?"
+
+  curl --cacert {_shortest(Path(ca_bundle))} \\
+    -H "Authorization: Bearer $({inferctl} token)" -H "Content-Type: application/json" \\
+    -d @{_shortest(ROOT / "models/file-type/sample.json")} \\
+    {api_url}/v2/models/file-type/infer
+
+{inferctl} down stops it."""
+
+
+def _shortest(path: Path) -> str:
+    """The path as one would type it from here."""
+    absolute = path.absolute()
+    here = Path.cwd()
+    return shlex.quote(str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute))
