@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from local_aws import cloudformation, patches, registry
+from local_aws import (
+    alarms,
+    autoscaling,
+    cloudformation,
+    gateway,
+    patches,
+    registry,
+    remembered,
+    resource_types,
+)
 from local_aws.sagemaker import install as sagemaker
 from local_aws.state import Home
 
@@ -12,7 +21,17 @@ def install(home: Home) -> None:
     patches.install(home)
     registry.install()
     cloudformation.install()
-    sagemaker.install(home, lambda account, region, endpoint: set())
+    sagemaker.install(home, scalable_variants=autoscaling.registered_variants)
+    autoscaling.install()
+    remembered.install()
+    resource_types.install()
+    alarms.install()
+    gateway.install()
+
+
+async def run() -> None:
+    """What goes on in the background while the server runs."""
+    await alarms.run()
 
 
 async def shutdown() -> None:

@@ -149,6 +149,8 @@ def server_environment(home: Home, port: int) -> dict[str, str]:
         "REQUESTS_CA_BUNDLE": str(home.ca),
         "SSL_CERT_FILE": str(home.ca),
         "NODE_EXTRA_CA_CERTS": str(home.ca),
+        # Without it CloudTrail's LookupEvents knows nothing.
+        "CLOUDTRAIL_RECORDING": "1",
         # Services that would open ports of their own.
         "SFTP_ENABLED": "0",
         "IOT_MTLS_ENABLED": "0",

@@ -2,8 +2,175 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib.metadata
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+from ministack import app
+from ministack.core import lambda_runtime
+from ministack.services import cloudformation, lambda_svc
+from ministack.services.cloudformation import custom_resource, engine
+
 from local_aws.state import Home
+from local_aws.wire import Json, Response
+
+DEPLOY_WAIT = 20.0  # seconds
+DEPLOY_POLL = 0.02  # seconds
+
+# What AWS's Python runtimes bring besides the interpreter: boto3 and all it needs.
+LAMBDA_PACKAGES = ("boto3", "botocore", "s3transfer", "jmespath", "python-dateutil", "six", "urllib3")
 
 
 def install(home: Home) -> None:
     """Apply every patch."""
+    _isolate_lambda_workers(home)
+    _answer_when_deployed()
+    _fail_custom_resources_at_once()
+    _name_unknown_types()
+
+
+def _isolate_lambda_workers(home: Home) -> None:
+    """A Lambda worker sees its own zip, boto3 and the standard library.
+
+    MiniStack starts workers with the server's own interpreter, where a package that a zip lacks would be found in
+    this project's environment: the function would work here and fail on AWS.
+    """
+    shutil.rmtree(home.lambda_runtime, ignore_errors=True)
+    packages = home.lambda_runtime / "packages"
+    packages.mkdir(parents=True)
+    for name in LAMBDA_PACKAGES:
+        for source in _installed(name):
+            (packages / source.name).symlink_to(source)
+    python = home.lambda_runtime / "python"
+    interpreter = getattr(sys, "_base_executable", sys.executable)
+    # -S: without site-packages. The server's settings stay out of the function's environment, and its temporary
+    # folder is its own, as /tmp is on Lambda.
+    python.write_text(
+        "#!/bin/sh\n"
+        'TMPDIR="$(dirname "$1")/tmp"; mkdir -p "$TMPDIR"; export TMPDIR\n'
+        "unset AUTH USE_SSL BIND_HOST GATEWAY_PORT SFTP_ENABLED IOT_MTLS_ENABLED DOCKER_HOST LOCAL_AWS_HOME\n"
+        "unset MINISTACK_SSL_CERT MINISTACK_SSL_KEY MINISTACK_REGION MINISTACK_ACCOUNT_ID CLOUDTRAIL_RECORDING\n"
+        f"export PYTHONPATH={_quoted(packages)}\n"
+        f'exec {_quoted(interpreter)} -S "$@"\n'
+    )
+    python.chmod(0o755)
+    known = lambda_runtime._detect_runtime_binary
+
+    def detect_runtime_binary(runtime: str) -> tuple[str, str]:
+        binary, script = known(runtime)
+        return (str(python) if runtime.startswith("python") else binary), script
+
+    lambda_runtime._detect_runtime_binary = detect_runtime_binary
+
+
+def _installed(name: str) -> set[Path]:
+    """The top-level files and folders of an installed distribution."""
+    distribution = importlib.metadata.distribution(name)
+    tops = {file.parts[0] for file in distribution.files or () if file.parts[0] not in ("..", "__pycache__")}
+    return {Path(str(distribution.locate_file(top))) for top in tops}
+
+
+def _quoted(path: Path | str) -> str:
+    escaped = str(path).replace("'", "'\\''")
+    return f"'{escaped}'"
+
+
+def _answer_when_deployed() -> None:
+    """Stack operations answer when they are done, if that takes no more than DEPLOY_WAIT seconds.
+
+    The CDK CLI looks after five seconds whether a stack is done that was not done at first: with a dozen stacks
+    that are made in milliseconds, it would sleep for a minute. AWS may answer as late; clients cannot tell.
+    """
+    known = app.SERVICE_HANDLERS["cloudformation"]
+    operations = ("CreateStack", "UpdateStack", "DeleteStack", "ExecuteChangeSet", "CreateChangeSet")
+
+    async def handle(method: str, path: str, headers: Json, body: bytes, query: Json) -> Response:
+        answer: Response = await known(method, path, headers, body, query)
+        parameters = {**parse_qs(body.decode("utf-8", "replace")), **query}
+        stack = parameters.get("StackName", [""])[0]
+        name = stack.split("/")[1] if stack.startswith("arn:") else stack
+        if answer[0] == 200 and parameters.get("Action", [""])[0] in operations:
+            deadline = time.monotonic() + DEPLOY_WAIT
+            while _in_progress(name) and time.monotonic() < deadline:
+                await asyncio.sleep(DEPLOY_POLL)
+        return answer
+
+    app.SERVICE_HANDLERS["cloudformation"] = handle
+
+
+def _in_progress(name: str) -> bool:
+    stack = cloudformation._stacks.get(name) or {}
+    status = str(stack.get("StackStatus", ""))
+    changing = any(
+        change_set.get("StackName") == name
+        and change_set.get("Status", "").endswith(("_PENDING", "_IN_PROGRESS"))
+        for change_set in cloudformation._change_sets.values()
+    )
+    return changing or (status.endswith("_IN_PROGRESS") and status != "REVIEW_IN_PROGRESS")
+
+
+def _fail_custom_resources_at_once() -> None:
+    """A custom resource whose function raises fails now, with the function's error, instead of in an hour.
+
+    CloudFormation waits for the ResponseURL until ServiceTimeout, since Lambda may still retry; here nothing does.
+    """
+    known = lambda_svc._execute_function_with_config_scope
+
+    def execute(function: Json, event: Any) -> Any:
+        result = known(function, event)
+        if (
+            isinstance(event, dict)
+            and "ResponseURL" in event
+            and isinstance(result, dict)
+            and result.get("error")
+        ):
+            token = event["ResponseURL"].rpartition("/")[2]
+            body = result.get("body")
+            said = body.get("errorMessage") if isinstance(body, dict) else body
+            name = (function.get("config") or function).get("FunctionName", "")
+            reason = f"The function {name} failed: {said}"
+            custom_resource.deliver_response(token, {"Status": "FAILED", "Reason": reason})
+        return result
+
+    lambda_svc._execute_function_with_config_scope = execute
+
+
+def _name_unknown_types() -> None:
+    """A template with a type that nothing here makes is refused by type and by logical id.
+
+    MiniStack refuses it too, but names only the type.
+    """
+    known = engine.validate_template_support
+
+    def validate(template: Json, *arguments: Any, **options: Any) -> Any:
+        try:
+            return known(template, *arguments, **options)
+        except ValueError as error:
+            message = str(error)
+            if "Unrecognized resource types" not in message:
+                raise
+            listed = message.partition("[")[2].rstrip("]").split(", ")
+            where = [
+                f"{logical_id} ({resource['Type']})"
+                for logical_id, resource in (template.get("Resources") or {}).items()
+                if isinstance(resource, dict) and resource.get("Type") in listed
+            ]
+            raise ValueError(
+                f"{message}: {', '.join(where)}. The embedded AWS does not make these; see docs/embedded-aws.md."
+            ) from error
+
+    _replace_everywhere(known, validate)
+
+
+def _replace_everywhere(known: Any, ours: Any) -> None:
+    """Replace a function in every MiniStack module that imported it by name."""
+    for module in list(sys.modules.values()):
+        if getattr(module, "__name__", "").startswith("ministack."):
+            for name, value in list(vars(module).items()):
+                if value is known:
+                    setattr(module, name, ours)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ministack import app
 from ministack.core import iam_actions, router
 
-from local_aws.wire import Json, Response
+from local_aws.wire import Json, JsonService, Operation, Response
 
 Handler = Callable[[str, str, Json, bytes, Json], Awaitable[Response]]
 # (operation, parameters of a JSON request, path, region, account) -> the ARN that policies name
@@ -43,6 +43,20 @@ def register(service: Service) -> None:
     }
     iam_actions.SERVICE_TO_IAM_NAMESPACE[service.name] = service.name
     iam_actions._BOTOCORE_SERVICE_MAP[service.name] = list(service.rest_models)
+
+
+def extend(name: str, operations: Mapping[str, Operation]) -> None:
+    """Add operations that a JSON service of MiniStack lacks; its own handler answers all others."""
+    known, ours = app.SERVICE_HANDLERS[name], JsonService(name, operations)
+
+    async def handle(method: str, path: str, headers: Json, body: bytes, query: Json) -> Response:
+        operation = str(headers.get("x-amz-target", "")).rpartition(".")[2]
+        answer: Response = await (ours.handle if operation in operations else known)(
+            method, path, headers, body, query
+        )
+        return answer
+
+    app.SERVICE_HANDLERS[name] = handle
 
 
 def install() -> None:

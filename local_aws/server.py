@@ -40,10 +40,12 @@ async def _serve(home: Home, port: int) -> None:
         loop.add_signal_handler(number, stopping.set)
 
     serving = asyncio.create_task(serve(ministack.app, config, shutdown_trigger=stopping.wait))
+    background = asyncio.create_task(extensions.run())
     write_state(home, _state(home, port))
     try:
         await serving
     finally:
+        background.cancel()
         await extensions.shutdown()
         lambda_runtime.reset()
         home.state.unlink(missing_ok=True)

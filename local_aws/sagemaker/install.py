@@ -31,7 +31,7 @@ def install(home: Home, scalable_variants: ScalableVariants) -> None:
             resource_arn=_resource_arn,
         )
     )
-    cloudformation.install(service)
+    cloudformation.install()
 
 
 async def shutdown() -> None:
