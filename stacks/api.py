@@ -157,6 +157,13 @@ class ApiStack(PlatformStack):
                 "service-role/AmazonAPIGatewayPushToCloudWatchLogs"
             )
         )
+        acknowledge(
+            role,
+            {
+                "IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/"
+                "AmazonAPIGatewayPushToCloudWatchLogs]": "API Gateway asks for exactly this policy."
+            },
+        )
         account = apigateway.CfnAccount(self, "Account", cloud_watch_role_arn=role.role_arn)
         role.apply_removal_policy(cdk.RemovalPolicy.RETAIN)
         account.apply_removal_policy(cdk.RemovalPolicy.RETAIN)

@@ -32,6 +32,7 @@ class CpuModelStack(ModelStack):
             timeout_seconds=spec.cpu.timeout_seconds,
             ephemeral_storage_mb=spec.cpu.ephemeral_storage_mb,
             reserved_concurrency=spec.cpu.reserved_concurrency,
+            snapshot=True,
             statements=self.read_artifacts(),
             wildcards={self.artifact_folders: ARTIFACT_FOLDERS},
             network=PrivateNetwork.of(self),

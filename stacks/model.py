@@ -72,7 +72,7 @@ class ModelStack(PlatformStack):
                 self,
                 f"Alarm-{metric.metric_name}",
                 alarm_name=f"{self.resource_name}-{metric.metric_name}",
-                alarm_description=f"Model {self.spec.name}: {metric.label}, three minutes out of five.",
+                alarm_description=f"Model {self.spec.name}: {metric.metric_name}, three minutes out of five.",
                 threshold=1,
                 comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
                 evaluation_periods=5,

@@ -32,7 +32,7 @@ class ObservabilityStack(PlatformStack):
         self.log_group("AccessLogs", self.names.log_group("api-access"))
 
         api = self.names.prefix
-        errors = metrics.api("5XXError", api, environment.name, statistic="Sum", label="server errors")
+        errors = metrics.api("5XXError", api, environment.name, statistic="Sum")
         errors.create_alarm(
             self,
             "ServerErrors",
@@ -47,11 +47,10 @@ class ObservabilityStack(PlatformStack):
         dashboard = cloudwatch.Dashboard(
             self, "Dashboard", dashboard_name=self.names.prefix, default_interval=cdk.Duration.hours(3)
         )
-        requests = metrics.api("Count", api, environment.name, statistic="Sum", label="requests")
-        rejected = metrics.api("4XXError", api, environment.name, statistic="Sum", label="client errors")
+        requests = metrics.api("Count", api, environment.name, statistic="Sum")
+        rejected = metrics.api("4XXError", api, environment.name, statistic="Sum")
         latency = [
-            metrics.api("Latency", api, environment.name, statistic=quantile, label=quantile)
-            for quantile in ("p50", "p99")
+            metrics.api("Latency", api, environment.name, statistic=quantile) for quantile in ("p50", "p99")
         ]
         dashboard.add_widgets(
             cloudwatch.GraphWidget(title="API requests", left=[requests, rejected, errors], width=12),

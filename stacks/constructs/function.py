@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 import aws_cdk as cdk
+from aws_cdk import Acknowledgment, Validations
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
@@ -27,6 +28,8 @@ class PlatformFunction(Construct):
 
     Args:
         source: folder under `lambda_src/`.
+        snapshot: start published versions from a snapshot (SnapStart) taken after the model is loaded, where
+            the runtime can; the caller publishes the versions.
         function_name: only for functions that callers address by name; CloudFormation names the others.
         network: for code that touches models or payloads; functions without it run outside the VPC.
         statements: what the role may do beyond writing its own logs and traces.
@@ -47,6 +50,7 @@ class PlatformFunction(Construct):
         ephemeral_storage_mb: int = 512,
         reserved_concurrency: int | None = None,
         wildcards: Mapping[str, str] | None = None,
+        snapshot: bool = False,
         function_name: str | None = None,
         log_group_name: str,
         network: PrivateNetwork | None = None,
@@ -57,6 +61,8 @@ class PlatformFunction(Construct):
         runtime = lambda_.Runtime(
             f"python{python}", lambda_.RuntimeFamily.PYTHON, supports_snap_start=python >= "3.12"
         )
+        # SnapStart takes no function with more than the smallest /tmp.
+        snapshot = snapshot and runtime.supports_snap_start and ephemeral_storage_mb == 512
         self.log_group = scope.log_group(f"{construct_id}Logs", log_group_name)
         self.role = self._role(scope, statements)
         self.function = lambda_.Function(
@@ -76,15 +82,19 @@ class PlatformFunction(Construct):
             timeout=cdk.Duration.seconds(timeout_seconds),
             ephemeral_storage_size=cdk.Size.mebibytes(ephemeral_storage_mb),
             reserved_concurrent_executions=reserved_concurrency,
-            # A snapshot after import and model load takes both out of every later cold start.
-            snap_start=lambda_.SnapStartConf.ON_PUBLISHED_VERSIONS
-            if runtime.supports_snap_start and ephemeral_storage_mb == 512
-            else None,
+            snap_start=lambda_.SnapStartConf.ON_PUBLISHED_VERSIONS if snapshot else None,
             tracing=lambda_.Tracing.ACTIVE,
             log_group=self.log_group,
             logging_format=lambda_.LoggingFormat.JSON,
         )
         everywhere = ["X-Ray has no resource-level rights for writing traces."]
+        if snapshot:
+            Validations.of(self.function).acknowledge(
+                Acknowledgment(
+                    id="Annotation::@aws-cdk/aws-lambda:snapStartRequirePublish",
+                    reason="The model's stack publishes versions, and callers only ever reach those.",
+                )
+            )
         if network is not None:
             everywhere.append(self._attach(network))
         acknowledge_wildcards(self.role, {**(wildcards or {}), "*": " ".join(everywhere)})

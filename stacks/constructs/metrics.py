@@ -23,13 +23,12 @@ class ModelMetrics:
     latency_unit: str
 
 
-def api(name: str, api_name: str, stage: str, *, statistic: str, label: str) -> cloudwatch.Metric:
+def api(name: str, api_name: str, stage: str, *, statistic: str) -> cloudwatch.Metric:
     return cloudwatch.Metric(
         namespace="AWS/ApiGateway",
         metric_name=name,
         dimensions_map={"ApiName": api_name, "Stage": stage},
         statistic=statistic,
-        label=label,
         period=PERIOD,
     )
 
@@ -38,26 +37,25 @@ def model(spec: ModelSpec, resource_name: str) -> ModelMetrics:
     """Metrics of the model's own target: AWS/Lambda (milliseconds) or AWS/SageMaker (microseconds)."""
     if spec.target == "cpu":
         namespace, dimensions = "AWS/Lambda", {"FunctionName": resource_name}
-        names = {"Errors": "errors", "Throttles": "throttles"}
+        errors = ["Errors", "Throttles"]
         latency, unit = "Duration", "ms"
     else:
         namespace, dimensions = "AWS/SageMaker", {"EndpointName": resource_name, "VariantName": VARIANT}
-        names = {"Invocation5XXErrors": "errors", "InvocationModelErrors": "model errors"}
+        errors = ["Invocation5XXErrors", "InvocationModelErrors"]
         latency, unit = "ModelLatency", "µs"
 
-    def metric(name: str, statistic: str, label: str) -> cloudwatch.Metric:
+    def metric(name: str, statistic: str) -> cloudwatch.Metric:
         return cloudwatch.Metric(
             namespace=namespace,
             metric_name=name,
             dimensions_map=dimensions,
             statistic=statistic,
-            label=label,
             period=PERIOD,
         )
 
     return ModelMetrics(
-        invocations=metric("Invocations", "Sum", "invocations"),
-        errors=[metric(name, "Sum", label) for name, label in names.items()],
-        latency=[metric(latency, quantile, quantile) for quantile in ("p50", "p99")],
+        invocations=metric("Invocations", "Sum"),
+        errors=[metric(name, "Sum") for name in errors],
+        latency=[metric(latency, quantile) for quantile in ("p50", "p99")],
         latency_unit=unit,
     )

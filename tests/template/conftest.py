@@ -1,0 +1,89 @@
+"""One synthesis per environment and session, through the app's own composition root."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aws_cdk as cdk
+import pytest
+from aws_cdk import Validations
+from cdk_nag import AwsSolutionsChecks
+
+from app import ROOT, build
+from catalog.loader import load_platform
+
+ENVIRONMENTS = ("local", "dev", "prod")
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A resource of a template: its stack, logical id, type and properties."""
+
+    stack: str
+    logical_id: str
+    type: str
+    properties: dict[str, Any]
+    raw: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """What `cdk synth` wrote for one environment."""
+
+    environment: str
+    folder: Path
+    templates: dict[str, dict[str, Any]]
+    report: dict[str, Any]
+
+    def resources(self, type_: str | None = None) -> Iterator[Resource]:
+        for stack, template in self.templates.items():
+            for logical_id, raw in template.get("Resources", {}).items():
+                if type_ in (None, raw["Type"]):
+                    yield Resource(stack, logical_id, raw["Type"], raw.get("Properties", {}), raw)
+
+    def one(self, type_: str, stack: str | None = None) -> Resource:
+        found = [r for r in self.resources(type_) if stack in (None, r.stack)]
+        assert len(found) == 1, f"{len(found)} resources of type {type_} in {stack or 'all stacks'}"
+        return found[0]
+
+
+@pytest.fixture(scope="session")
+def synthesize(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Assembly]:
+    done: dict[str, Assembly] = {}
+
+    def run(environment: str) -> Assembly:
+        if environment not in done:
+            folder = tmp_path_factory.mktemp(environment)
+            context = json.loads((ROOT / "cdk.json").read_text())["context"]
+            app = cdk.App(outdir=str(folder), context=context, stack_traces=False)
+            Validations.of(app).add_plugins(AwsSolutionsChecks(app))
+            platform = load_platform(ROOT, environment)
+            build(app, platform.environment, platform.models)
+            app.synth()
+            templates = {
+                path.name.removesuffix(".template.json"): json.loads(path.read_text())
+                for path in sorted(folder.glob("*.template.json"))
+            }
+            report = json.loads((folder / "validation-report.json").read_text())
+            done[environment] = Assembly(environment, folder, templates, report)
+        return done[environment]
+
+    return run
+
+
+@pytest.fixture(params=ENVIRONMENTS)
+def assembly(request: pytest.FixtureRequest, synthesize: Callable[[str], Assembly]) -> Assembly:
+    """The assembly of each environment in turn."""
+    return synthesize(request.param)
+
+
+@pytest.fixture
+def dev(synthesize: Callable[[str], Assembly]) -> Assembly:
+    return synthesize("dev")
+
+
+@pytest.fixture
+def prod(synthesize: Callable[[str], Assembly]) -> Assembly:
+    return synthesize("prod")

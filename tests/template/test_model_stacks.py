@@ -1,0 +1,148 @@
+"""What a model's stack promises: on GPU scaled over zones, on CPU behind an alias; what is live is state."""
+
+from collections.abc import Callable
+
+import aws_cdk as cdk
+import pytest
+from aws_cdk.assertions import Match, Template
+
+from catalog.environment import Environment
+from catalog.model import GpuModel
+from stacks.gpu_model import GpuModelStack
+from tests.template.conftest import Assembly
+
+GPU_STACK = "inference-prod-model-text-embedding"
+CPU_STACK = "inference-prod-model-file-type"
+
+
+def test_gpu_endpoint_scales_on_high_resolution_concurrency(prod: Assembly) -> None:
+    policy = prod.one("AWS::ApplicationAutoScaling::ScalingPolicy", GPU_STACK).properties
+    tracking = policy["TargetTrackingScalingPolicyConfiguration"]
+    assert tracking["PredefinedMetricSpecification"]["PredefinedMetricType"] == (
+        "SageMakerVariantConcurrentRequestsPerModelHighResolution"
+    )
+    target = prod.one("AWS::ApplicationAutoScaling::ScalableTarget", GPU_STACK).properties
+    assert target["ResourceId"] == "endpoint/inference-prod-text-embedding/variant/AllTraffic"
+    assert (target["MinCapacity"], target["MaxCapacity"]) == (2, 4)
+
+
+def test_gpu_endpoint_rolls_back_on_alarms_of_its_own_stack(prod: Assembly) -> None:
+    endpoint = prod.one("AWS::SageMaker::Endpoint", GPU_STACK).properties
+    alarms = endpoint["DeploymentConfig"]["AutoRollbackConfiguration"]["Alarms"]
+    own = {alarm.logical_id for alarm in prod.resources("AWS::CloudWatch::Alarm") if alarm.stack == GPU_STACK}
+    assert {alarm["AlarmName"]["Ref"] for alarm in alarms} <= own
+    assert alarms
+    assert endpoint["RetainAllVariantProperties"] is True
+    for alarm in prod.resources("AWS::CloudWatch::Alarm"):
+        assert alarm.properties["TreatMissingData"] == "notBreaching", alarm.logical_id
+
+
+def test_both_targets_serve_the_live_version_by_parameter(prod: Assembly) -> None:
+    for stack, model in ((GPU_STACK, "text-embedding"), (CPU_STACK, "file-type")):
+        parameters = {
+            name: p["Default"]
+            for name, p in prod.templates[stack]["Parameters"].items()
+            if p["Type"].startswith("AWS::SSM")
+        }
+        [live] = [name for name, path in parameters.items() if path == f"/inference/prod/models/{model}/live"]
+        type_ = "AWS::SageMaker::Model" if stack == GPU_STACK else "AWS::Lambda::Function"
+        properties = prod.one(type_, stack).properties
+        variables = (
+            properties["PrimaryContainer"]["Environment"]
+            if stack == GPU_STACK
+            else properties["Environment"]["Variables"]
+        )
+        assert variables["MODEL_SHA256"] == {"Ref": live}
+
+
+def test_no_template_writes_a_live_parameter(prod: Assembly) -> None:
+    names = [p.properties["Name"] for p in prod.resources("AWS::SSM::Parameter")]
+    assert names
+    assert not [name for name in names if name.endswith("/live")]
+
+
+def test_cpu_model_is_called_through_the_alias_only(prod: Assembly) -> None:
+    alias = prod.one("AWS::Lambda::Alias", CPU_STACK).properties
+    assert alias["Name"] == "live"
+    assert prod.one("AWS::Lambda::Version", CPU_STACK).raw["DeletionPolicy"] == "Retain"
+    uris = [
+        method.properties["Integration"].get("Uri")
+        for method in prod.resources("AWS::ApiGateway::Method")
+        if "file-type" in str(method.properties["Integration"].get("Uri"))
+    ]
+    assert len(uris) == 3
+    assert all("function:inference-prod-file-type:live/invocations" in str(uri) for uri in uris)
+
+
+@pytest.fixture
+def gpu_stack(prod_environment: Environment) -> Callable[[str], Template]:
+    def synthesize(instance_type: str) -> Template:
+        spec = GpuModel.model_validate(
+            {
+                "name": "example-model",
+                "description": "An example.",
+                "owner": "ml",
+                "version": "1.0.0",
+                "target": "gpu",
+                "gpu": {"instance_type": instance_type},
+            }
+        )
+        return Template.from_stack(GpuModelStack(cdk.App(), prod_environment, spec))
+
+    return synthesize
+
+
+@pytest.fixture
+def prod_environment() -> Environment:
+    return Environment.model_validate(
+        {
+            "name": "prod",
+            "account": "111122223333",
+            "region": "eu-west-1",
+            "availability_zones": ["eu-west-1a", "eu-west-1b"],
+            "network": {"cidr": "10.0.0.0/16"},
+            "containers": {
+                "onnx": {"image_uri": "111122223333.dkr.ecr.eu-west-1.amazonaws.com/inference-onnx:1"}
+            },
+        }
+    )
+
+
+def test_volume_key_is_left_out_where_the_instance_has_nvme(gpu_stack: Callable[[str], Template]) -> None:
+    gpu_stack("ml.g5.xlarge").has_resource_properties(
+        "AWS::SageMaker::EndpointConfig", {"KmsKeyId": Match.absent()}
+    )
+    gpu_stack("ml.p3.2xlarge").has_resource_properties(
+        "AWS::SageMaker::EndpointConfig", {"KmsKeyId": Match.any_value()}
+    )
+
+
+def test_a_given_image_is_the_only_repository_that_may_be_pulled(
+    gpu_stack: Callable[[str], Template],
+) -> None:
+    gpu_stack("ml.g5.xlarge").has_resource_properties(
+        "AWS::IAM::Policy",
+        {
+            "PolicyDocument": {
+                "Statement": Match.array_with(
+                    [
+                        Match.object_like(
+                            {
+                                "Sid": "PullImage",
+                                "Resource": {
+                                    "Fn::Join": [
+                                        "",
+                                        [
+                                            "arn:",
+                                            {"Ref": "AWS::Partition"},
+                                            ":ecr:eu-west-1:111122223333:repository/inference-onnx",
+                                        ],
+                                    ]
+                                },
+                            }
+                        )
+                    ]
+                )
+            }
+        },
+    )
