@@ -1,7 +1,8 @@
 from collections.abc import Iterator
 
 import pytest
-from gateway_client import ALLOW_ENDPOINTS, Cloud, running
+
+from tests.integration.local_aws.gateway.client import ALLOW_ENDPOINTS, Cloud, running
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from gateway_client import Api, Cloud, Method, function, mock, sagemaker
+
+from tests.integration.local_aws.gateway.client import Api, Cloud, Method, function, mock, sagemaker
 
 HANDLER = """\
 import json

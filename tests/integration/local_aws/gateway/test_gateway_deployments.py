@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from gateway_client import ALLOW_ENDPOINTS, Api, Cloud, Method, mock
+
+from tests.integration.local_aws.gateway.client import ALLOW_ENDPOINTS, Api, Cloud, Method, mock
 
 Json = dict[str, Any]
 

@@ -5,7 +5,8 @@ import time
 from typing import Any
 
 import pytest
-from gateway_client import Api, Cloud, function, mock, sagemaker
+
+from tests.integration.local_aws.gateway.client import Api, Cloud, function, mock, sagemaker
 
 PROBLEM = json.dumps(
     {

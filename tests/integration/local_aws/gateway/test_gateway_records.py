@@ -6,7 +6,8 @@ import uuid
 from typing import Any
 
 import pytest
-from gateway_client import Api, Cloud, function, mock, sagemaker
+
+from tests.integration.local_aws.gateway.client import Api, Cloud, function, mock, sagemaker
 
 FORMAT = json.dumps(
     {

@@ -6,7 +6,8 @@ import json
 import httpx
 import pytest
 from botocore.exceptions import ClientError
-from gateway_client import Cloud, Method, mock, sagemaker
+
+from tests.integration.local_aws.gateway.client import Cloud, Method, mock, sagemaker
 
 
 def seen(response: httpx.Response) -> dict[str, object]:

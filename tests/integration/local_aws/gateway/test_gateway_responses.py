@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from gateway_client import Cloud, sagemaker
+
+from tests.integration.local_aws.gateway.client import Cloud, sagemaker
 
 OK = {"statusCode": "200", "selectionPattern": r"2\d{2}"}
 

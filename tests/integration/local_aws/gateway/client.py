@@ -20,7 +20,7 @@ import httpx
 from local_aws import launcher
 from local_aws.state import Home, State, read_state
 
-SERVER = Path(__file__).with_name("gateway_server.py")
+SERVER = Path(__file__).with_name("server.py")
 ROOT = Path(__file__).resolve().parents[4]
 
 
