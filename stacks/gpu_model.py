@@ -151,8 +151,14 @@ class GpuModelStack(ModelStack):
         return self.regional_arn("logs", f"log-group:/aws/sagemaker/Endpoints/{self.resource_name}:*")
 
     def _operate(self) -> list[iam.PolicyStatement]:
-        """What SageMaker does in the role's name around the container: logs, metrics, network interfaces."""
+        """What SageMaker does in the role's name: find the artifact's files, logs, metrics, network interfaces."""
         return [
+            iam.PolicyStatement(
+                sid="FindArtifacts",
+                actions=["s3:ListBucket"],
+                resources=[f"arn:{self.partition}:s3:::{self.bucket_name('models')}"],
+                conditions={"StringLike": {"s3:prefix": f"{self.spec.name}/*"}},
+            ),
             iam.PolicyStatement(
                 sid="WriteLogs",
                 actions=["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"],

@@ -22,7 +22,7 @@ def test_no_stack_exports_or_imports_a_value(assembly: Assembly) -> None:
 
 def test_cloudformation_schemas_accept_every_resource(assembly: Assembly) -> None:
     done = subprocess.run(
-        [Path(sys.executable).with_name("cfn-lint"), *map(str, sorted(assembly.folder.glob("*.template.json")))],
+        [Path(sys.executable).with_name("cfn-lint"), *sorted(assembly.folder.glob("*.template.json"))],
         capture_output=True,
         text=True,
         cwd=ROOT,
