@@ -233,6 +233,8 @@ def _create_target(name: str, properties: Json) -> Created:
     if properties.get("ScheduledActions"):
         raise ValueError("The embedded AWS does not do scheduled scaling actions (ScheduledActions).")
     request = {key: value for key, value in properties.items() if key not in ("ScheduledActions", "Tags")}
+    if properties.get("Tags"):
+        request["Tags"] = {tag["Key"]: tag["Value"] for tag in properties["Tags"]}
     api.call(SERVICE, "RegisterScalableTarget", request)
     identifier = "|".join(
         (properties["ResourceId"], properties["ScalableDimension"], properties["ServiceNamespace"])
@@ -268,6 +270,7 @@ SCALABLE_TARGET = ResourceType(
         "RoleARN",
         "SuspendedState",
         "ScheduledActions",
+        "Tags",
     ),
     replaced_by=("ServiceNamespace", "ResourceId", "ScalableDimension"),
 )
