@@ -16,8 +16,7 @@ from ministack.services import apigateway_v1 as api_gateway
 from local_aws.gateway import access, mapping
 from local_aws.gateway.exchange import Answer, BackendAnswer, Exchange, Fault, Json, misconfigured
 
-MAXIMUM_TIMEOUT_MS = 29_000
-"""The default, and what a deployment without a raised quota may ask for at most."""
+DEFAULT_TIMEOUT_MS = 29_000
 
 
 InvokeEndpoint = Callable[
@@ -36,6 +35,9 @@ async def answer(exchange: Exchange) -> Answer:
     Raises Fault for everything that API Gateway answers itself, INTEGRATION_TIMEOUT among it.
     """
     integration = exchange.integration
+    if integration["type"] in ("AWS", "AWS_PROXY") and integration.get("httpMethod") != "POST":
+        # Lambda, SageMaker Runtime and every action of a JSON service are called with POST.
+        raise misconfigured(f"Invalid HTTP method for the integration: {integration.get('httpMethod')}")
     match integration["type"]:
         case "MOCK":
             return mapping.to_client(exchange, _mock(mapping.to_backend(exchange)))
@@ -51,7 +53,7 @@ async def answer(exchange: Exchange) -> Answer:
 
 async def _timed(exchange: Exchange, call: Coroutine[Any, Any, Outcome]) -> Outcome:
     """Run the backend's call, for as long as the integration allows, and note how it went."""
-    limit = float(exchange.integration.get("timeoutInMillis") or MAXIMUM_TIMEOUT_MS) / 1000
+    limit = float(exchange.integration.get("timeoutInMillis") or DEFAULT_TIMEOUT_MS) / 1000
     started = time.monotonic()
     # Not wait_for, which waits for a cancelled task to end: a function in a thread ends when it likes.
     task = asyncio.create_task(call)
@@ -311,6 +313,6 @@ async def _http_proxy(exchange: Exchange) -> Answer:
     )
     result = await call
     if isinstance(result, api_gateway._GatewayError):
-        raise Fault("INTEGRATION_FAILURE", reason="the HTTP backend could not be reached")
+        raise Fault("INTEGRATION_FAILURE", "Network error communicating with endpoint")
     status, headers, body = result
     return Answer(status, headers, body)

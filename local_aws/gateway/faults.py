@@ -47,8 +47,20 @@ def render(exchange: Exchange, fault: Fault) -> Answer:
         # The built-in body of ACCESS_DENIED spells its member with a capital.
         key = "Message" if fault.response_type == "ACCESS_DENIED" else "message"
         template = f'{{"{key}":$context.error.messageString}}'
-    body = _VARIABLE.sub(lambda found: _value(exchange, fault, found[1] or found[2]) or "", template)
-    return Answer(status, dict(headers.values()), body.encode())
+    return Answer(status, dict(headers.values()), _substituted(exchange, fault, template).encode())
+
+
+def _substituted(exchange: Exchange, fault: Fault, template: str) -> str:
+    """The template with its variables' values: empty where the request has none, unchanged where unknown."""
+    known = {*exchange.context(), "error"}
+
+    def value(found: re.Match[str]) -> str:
+        source = found[1] or found[2]
+        if source.startswith("context.") and source.split(".")[1] not in known:
+            return found[0]
+        return _value(exchange, fault, source) or ""
+
+    return _VARIABLE.sub(value, template)
 
 
 def _customized(exchange: Exchange, fault: Fault) -> tuple[Json | None, Json | None]:

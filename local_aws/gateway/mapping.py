@@ -55,7 +55,9 @@ def to_backend(exchange: Exchange) -> Outgoing:
     integration = exchange.integration
     groups: dict[str, dict[str, str]] = {"header": {}, "querystring": {}, "path": {}}
     for target, source in (integration.get("requestParameters") or {}).items():
-        _, _, group, name = target.split(".", 3)
+        group, _, name = target.removeprefix("integration.request.").partition(".")
+        if group not in groups:
+            raise misconfigured(f"Invalid mapping expression parameter specified: {target}")
         value = _request_value(exchange, source)
         if value is not None:
             groups[group][name] = value
@@ -101,7 +103,10 @@ def _request_value(exchange: Exchange, source: str) -> str | None:
         return source[1:-1]
     origin, _, rest = source.partition(".")
     if origin == "context":
-        return lookup(exchange.context(), rest)
+        context = exchange.context()
+        if rest.split(".")[0] not in context:
+            raise misconfigured(f"Invalid mapping expression parameter specified: {source}")
+        return lookup(context, rest)
     if origin == "stageVariables":
         return (exchange.stage.get("variables") or {}).get(rest)
     kind, _, name = rest.removeprefix("request.").partition(".")

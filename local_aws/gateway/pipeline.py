@@ -47,7 +47,10 @@ async def execute(
     except Exception:
         logger.exception("%s: the embedded AWS failed", exchange.request_id)
         answer = _fault(exchange, Fault("DEFAULT_5XX", status=500))
-    records.write(exchange, answer)
+    try:
+        records.write(exchange, answer)
+    except Exception:
+        logger.exception("%s: the embedded AWS could not record the request", exchange.request_id)
     answer.headers["x-amzn-requestid"] = exchange.request_id
     return answer.status, answer.headers, answer.body
 

@@ -20,7 +20,7 @@ MiniStackAnswer = tuple[int, Json, bytes]
 
 def install() -> None:
     _wrap_deployments()
-    _wrap_parameter_mappings()
+    _wrap_integrations()
     _wrap_methods()
     _wrap_stages()
 
@@ -60,7 +60,7 @@ def _bad_request(message: str) -> MiniStackAnswer:
     return answer
 
 
-# --- Parameter mappings -------------------------------------------------------------------------------------
+# --- Integrations -------------------------------------------------------------------------------------------
 
 
 def invalid_mappings(method: Json) -> list[str]:
@@ -85,21 +85,31 @@ def invalid_mappings(method: Json) -> list[str]:
     return invalid
 
 
-def _refusal(method: Json | None) -> str | None:
-    invalid = invalid_mappings(method or {})
+TIMEOUT_MS = range(50, 29_001)
+"""What an integration may ask for in an account whose quota was not raised."""
+
+
+def _refusal(method: Json) -> str | None:
+    """Why AWS refuses the method's integration, or None."""
+    if (
+        int((method.get("methodIntegration") or {}).get("timeoutInMillis") or TIMEOUT_MS[-1])
+        not in TIMEOUT_MS
+    ):
+        return f"Timeout should be between {TIMEOUT_MS[0]} ms and {TIMEOUT_MS[-1]} ms"
+    invalid = invalid_mappings(method)
     if not invalid:
         return None
     errors = ", ".join(f"Invalid mapping expression parameter specified: {name}" for name in invalid)
     return f"Invalid mapping expression specified: Validation Result: warnings : [], errors : [{errors}]"
 
 
-def _wrap_parameter_mappings() -> None:
-    """AWS refuses a mapping to or from an undeclared parameter when it is put, not when it is used."""
+def _wrap_integrations() -> None:
+    """AWS refuses a timeout, or a mapping of an undeclared parameter, when it is put and not when used."""
 
     def refusing(put: Callable[..., MiniStackAnswer]) -> Callable[..., MiniStackAnswer]:
         def checked(api_id: str, resource_id: str, http_method: str, *rest: Any) -> MiniStackAnswer:
             answer = put(api_id, resource_id, http_method, *rest)
-            refusal = _refusal(_method(api_id, resource_id, http_method)) if answer[0] < 400 else None
+            refusal = _refusal(_method(api_id, resource_id, http_method) or {}) if answer[0] < 400 else None
             return _bad_request(refusal) if refusal else answer
 
         return checked

@@ -66,7 +66,13 @@ def test_a_literal_segment_wins_over_a_variable_and_that_over_a_greedy_one(cloud
 
 
 def template(
-    role: str, group: str, *, answer: str = "one", deployment: str = "D1", account: bool = True
+    role: str,
+    group: str,
+    *,
+    answer: str = "one",
+    deployment: str = "D1",
+    account: bool = True,
+    log: str = "$context.requestId $context.status",
 ) -> Json:
     """A GPU model's route in the shape that CDK synthesizes."""
     header = "method.response.header"
@@ -150,7 +156,7 @@ def template(
                 "StageName": "test",
                 "AccessLogSetting": {
                     "DestinationArn": f"arn:aws:logs:us-east-1:000000000000:log-group:{group}",
-                    "Format": "$context.requestId $context.status",
+                    "Format": log,
                 },
             },
         },
@@ -225,8 +231,10 @@ def test_an_update_takes_effect_through_a_new_deployment_only(cloud: Cloud, grou
     api = stack.create(template(role, group))
     stack.update(template(role, group, answer="two"))
     assert api.post("/m", json={}).text == "one"
-    stack.update(template(role, group, answer="two", deployment="D2"))
+    stack.update(template(role, group, answer="two", deployment="D2", log="second $context.status"))
     assert api.post("/m", json={}).text == "two"
+    events = cloud.client("logs").filter_log_events(logGroupName=group)["events"]
+    assert "second 200" in [event["message"] for event in events]
 
 
 def test_an_access_log_needs_the_accounts_log_role(cloud: Cloud, group: str) -> None:

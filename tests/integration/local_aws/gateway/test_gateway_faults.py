@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.integration.local_aws.gateway.client import Api, Cloud, function, mock, sagemaker
 
@@ -68,10 +69,10 @@ def test_a_gateway_response_is_substitution_and_not_velocity(cloud: Cloud) -> No
     cloud.gateway.put_gateway_response(
         restApiId=api.id,
         responseType="MISSING_AUTHENTICATION_TOKEN",
-        responseTemplates={"application/json": "#if(true)$context.stage#end $unknown"},
+        responseTemplates={"application/json": "#if(true)$context.stage#end $unknown $context.none"},
     )
     api.deploy()
-    assert api.call("/nope").text == "#if(true)test#end $unknown"
+    assert api.call("/nope").text == "#if(true)test#end $unknown $context.none"
 
 
 def test_default_4xx_and_5xx_answer_for_types_that_are_not_customized(cloud: Cloud, role: str) -> None:
@@ -118,22 +119,50 @@ def test_a_slow_function_is_504_too(cloud: Cloud) -> None:
     assert time.monotonic() - started < 1.5
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        "raise ValueError('secret of the model')",
-        "return {'body': {}}",
-        "return 'text'",
-        "return {'statusCode': 200, 'body': {}}",
-    ],
-)
-def test_a_function_that_fails_or_answers_malformed_is_502_without_its_message(
-    cloud: Cloud, body: str
-) -> None:
-    arn = cloud.function(f"def handler(event, context):\n    {body}\n")
+FICKLE = """\
+import json
+def handler(event, context):
+    answer = json.loads(event["body"])
+    if answer == "raise":
+        raise ValueError("secret of the model")
+    return answer
+"""
+
+
+def test_a_function_that_fails_or_answers_malformed_is_502_without_its_message(cloud: Cloud) -> None:
+    arn = cloud.function(FICKLE)
     role = cloud.role({"Effect": "Allow", "Action": "lambda:InvokeFunction", "Resource": arn})
-    response = cloud.api(function("/m", arn, role)).post("/m")
-    assert (response.status_code, response.json()) == (502, {"message": "Internal server error"})
+    api = cloud.api(function("/m", arn, role))
+    assert api.post("/m", json={"statusCode": 201, "body": "fine"}).status_code == 201
+    for answer in (
+        "raise",
+        "text",
+        {"body": "no status"},
+        {"statusCode": 200, "body": {}},
+        {"statusCode": 99},
+    ):
+        response = api.post("/m", json=answer)
+        assert (response.status_code, response.json()) == (502, {"message": "Internal server error"}), answer
+
+
+def test_an_http_backend_that_cannot_be_reached_is_504_integration_failure(cloud: Cloud) -> None:
+    method = mock("/m")
+    method.integration = {"type": "HTTP_PROXY", "integrationHttpMethod": "GET", "uri": "http://127.0.0.1:9/"}
+    method.responses = ()
+    response = cloud.api(method).call("/m")
+    assert (response.status_code, response.json()) == (
+        504,
+        {"message": "Network error communicating with endpoint"},
+    )
+
+
+@pytest.mark.parametrize("timeout", [49, 29_001])
+def test_a_timeout_beyond_the_default_quota_is_refused_when_it_is_put(
+    cloud: Cloud, role: str, timeout: int
+) -> None:
+    """AWS_FACTS §1: a deployment before the quota is raised fails."""
+    with pytest.raises(ClientError, match="Timeout should be between 50 ms and 29000 ms"):
+        cloud.api(sagemaker("/m", "echo", role, timeoutInMillis=timeout))
 
 
 def test_a_throttled_method_is_429(cloud: Cloud) -> None:

@@ -78,6 +78,15 @@ def test_a_mapping_from_an_undeclared_parameter_is_refused_when_it_is_put(cloud:
         cloud.api(sagemaker("/m", "echo", role, requestParameters=mapping))
 
 
+@pytest.mark.parametrize("source", ["context.nothing", "method.request.cookie.x", "nothing"])
+def test_a_mapping_from_an_unknown_source_is_an_error_and_not_an_absent_header(
+    cloud: Cloud, role: str, source: str
+) -> None:
+    api = cloud.api(sagemaker("/m", "echo", role, requestParameters={"integration.request.header.X": source}))
+    assert api.post("/m", json={}).status_code == 500
+    assert f"Invalid mapping expression parameter specified: {source}" in cloud.log()
+
+
 def test_the_path_of_the_backend_can_be_mapped(cloud: Cloud, role: str) -> None:
     method = sagemaker(
         "/m/{name}",
@@ -229,6 +238,38 @@ def test_describe_endpoint_is_called_with_the_mapped_body(cloud: Cloud) -> None:
         {"200": {}},
     )
     assert cloud.api(method).call("/ready").json() == {"name": "embedder", "ready": True}
+
+
+def test_a_non_proxy_function_gets_the_template_and_its_error_message_selects(cloud: Cloud) -> None:
+    source = """def handler(event, context):
+    if event["n"] < 0:
+        raise ValueError("negative: no")
+    return {"double": event["n"] * 2}
+"""
+    arn = cloud.function(source)
+    role = cloud.role({"Effect": "Allow", "Action": "lambda:InvokeFunction", "Resource": arn})
+    method = sagemaker(
+        "/m",
+        "",
+        role,
+        {"statusCode": "200"},
+        {
+            "statusCode": "422",
+            "selectionPattern": "negative.*",
+            "responseTemplates": {"application/json": "$input.path('$.errorMessage')"},
+        },
+        uri=f"arn:aws:apigateway:us-east-1:lambda:path/2015-03-31/functions/{arn}/invocations",
+        requestTemplates={"application/json": "{\"n\": $input.path('$.value')}"},
+    )
+    api = cloud.api(method)
+    good, bad = api.post("/m", json={"value": 4}), api.post("/m", json={"value": -4})
+    assert (good.status_code, good.json()) == (200, {"double": 8})
+    assert (bad.status_code, bad.text) == (422, "negative: no")
+
+
+def test_an_integration_that_calls_a_service_with_get_is_misconfigured(cloud: Cloud, role: str) -> None:
+    method = sagemaker("/m", "echo", role, integrationHttpMethod="GET")
+    assert cloud.api(method).post("/m", json={}).status_code == 500
 
 
 @pytest.mark.parametrize("target", ["sqs:path/000000000000/queue", "sagemaker:action/DeleteEndpoint"])
