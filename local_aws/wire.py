@@ -159,6 +159,8 @@ def java_pattern(pattern: str) -> re.Pattern[str]:
         (r"\p{M}", r"\w"),
         (r"\P{C}", r"\x20-\U0010ffff"),
         (r"\z", r"\Z"),
+        # Java writes what is beyond the basic plane as pairs of surrogates.
+        (r"\uD800\uDC00-\uDBFF\uDFFF", r"\U00010000-\U0010ffff"),
     ):
         translated = translated.replace(java, python)
     # A class that stood alone needs brackets of its own.
