@@ -1,6 +1,7 @@
 """SageMaker's container contract, kept by a real process of the image's own entry point."""
 
 import json
+import os
 import socket
 import time
 import uuid
@@ -130,6 +131,7 @@ def test_a_client_that_leaves_midway_disturbs_nobody(server: Server) -> None:
     with server.connect() as connection:
         connection.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{")
     assert server.request("POST", "/invocations", tiny.body()).status == 200
+    assert [entry for entry in server.records("request") if entry["bytes_in"] == 1] == []
 
 
 def test_the_access_log_has_the_request_id_and_never_a_payload(server: Server) -> None:
@@ -147,8 +149,8 @@ def test_connections_are_accepted_at_once_and_ping_is_true_while_the_model_loads
     artifact = tiny.doubler(tmp_path / "model", handler=SLOW)
     with serving(artifact.folder, artifact.manifest.sha256, tmp_path / "log") as server:
         server.connect().close()
-        # SageMaker's 250 ms, with room for a machine that runs other tests.
-        assert time.monotonic() - server.started < 1
+        # SageMaker's 250 ms, with room for a busy machine: less than the model takes to load.
+        assert time.monotonic() - server.started < 1.5
         assert server.request("GET", "/ping").status == 503
         reply = server.request("POST", "/invocations", tiny.body())
         assert (reply.status, reply.json["type"]) == (503, "urn:inference-platform:problem:model-unavailable")
@@ -158,20 +160,20 @@ def test_connections_are_accepted_at_once_and_ping_is_true_while_the_model_loads
 
 def test_ping_is_answered_while_every_thread_infers_and_a_stop_drains(tmp_path: Path) -> None:
     artifact = tiny.doubler(tmp_path / "model", handler=SLOW)
+    threads = os.cpu_count() or 1
     with (
         serving(artifact.folder, artifact.manifest.sha256, tmp_path / "log") as server,
-        ThreadPoolExecutor(1) as pool,
+        ThreadPoolExecutor(threads) as clients,
     ):
         server.wait_until_ready()
-        slow = pool.submit(server.request, "POST", "/invocations", tiny.body(data=[1, 0, 0, 0]))
-        time.sleep(0.2)
-        started = time.monotonic()
+        body = tiny.body(data=[1.5, 0, 0, 0])
+        slow = [clients.submit(server.request, "POST", "/invocations", body) for _ in range(threads)]
+        time.sleep(0.3)
         assert server.request("GET", "/ping").status == 200
-        assert time.monotonic() - started < 0.5
-        assert not slow.done()
+        assert not any(request.done() for request in slow)
 
         assert server.stop() == 0
-        assert slow.result().status == 200
+        assert [request.result().status for request in slow] == [200] * threads
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", server.port))
 

@@ -125,22 +125,28 @@ def test_what_is_complete_is_not_uploaded_again(publisher: ModuleType, artifact:
     assert answer(publisher, request)["Status"] == "SUCCESS"
 
 
+@pytest.mark.parametrize("uploads", [1, 2])
 def test_an_upload_that_broke_off_is_completed(
-    publisher: ModuleType, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+    publisher: ModuleType, artifact: Artifact, monkeypatch: pytest.MonkeyPatch, uploads: int
 ) -> None:
-    upload = publisher._upload
+    client = s3()
+    upload = client.upload_file
+    left = iter(range(uploads))
 
-    def breaks_off(client: Any, artifact: Artifact, bucket: str, prefix: str) -> None:
-        client.put_object(Bucket=bucket, Key=f"{prefix}/model.onnx", Body=b"half")
-        raise ConnectionError("network gone")
+    def breaks_off(*args: Any) -> None:
+        if next(left, None) is None:
+            raise ConnectionError("network gone")
+        upload(*args)
 
-    monkeypatch.setattr(publisher, "_upload", breaks_off)
-    result = answer(publisher, event(artifact))
+    client.upload_file = breaks_off
+    with monkeypatch.context() as broken:
+        broken.setattr(publisher.boto3, "client", lambda service: client)
+        result = answer(publisher, event(artifact))
     assert (result["Status"], result["Reason"]) == ("FAILED", "ConnectionError: network gone")
-    monkeypatch.setattr(publisher, "_upload", upload)
+    assert len(keys()) == uploads
+
     assert answer(publisher, event(artifact))["Status"] == "SUCCESS"
-    stored = s3().get_object(Bucket="models", Key=f"doubler/{artifact.manifest.sha256}/model.onnx")
-    assert stored["Body"].read() == (artifact.folder / "model.onnx").read_bytes()
+    assert len(keys()) == 3
 
 
 def test_a_corrupt_artifact_is_refused_by_name_and_nothing_is_uploaded(
