@@ -9,12 +9,12 @@ from __future__ import annotations
 import datetime
 import functools
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import botocore.loaders
 import botocore.model
+import regex
 from botocore.validate import ParamValidator
 
 Json = dict[str, Any]
@@ -146,23 +146,8 @@ def _broken_rules(shape: botocore.model.Shape, value: Any) -> Iterator[str]:
 
 
 @functools.cache
-def java_pattern(pattern: str) -> re.Pattern[str]:
-    r"""The models' patterns are Java's: Python spells \p{L}, \p{ASCII} and the like differently."""
-    translated = pattern
-    # \p{L}\p{Z}\p{N} stand inside character classes, where no nested class is possible: \w\s covers them.
-    for java, python in (
-        (r"\p{ASCII}", r"\x00-\x7f"),
-        (r"\p{Print}", r"\x20-\x7e"),
-        (r"\p{L}", r"\w"),
-        (r"\p{N}", r"\d"),
-        (r"\p{Z}", r"\s"),
-        (r"\p{M}", r"\w"),
-        (r"\P{C}", r"\x20-\U0010ffff"),
-        (r"\z", r"\Z"),
-        # Java writes what is beyond the basic plane as pairs of surrogates.
-        (r"\uD800\uDC00-\uDBFF\uDFFF", r"\U00010000-\U0010ffff"),
-    ):
-        translated = translated.replace(java, python)
-    # A class that stood alone needs brackets of its own.
-    translated = re.sub(r"(?<!\[)\\x00-\\x7f(?=[*+{]|$)", r"[\\x00-\\x7f]", translated)
-    return re.compile(translated)
+def java_pattern(pattern: str) -> regex.Pattern[str]:
+    r"""A pattern of a service model: Java's dialect, whose \p{Print} and the like `regex` knows and `re` does not."""
+    # Java writes what is beyond the basic plane as pairs of surrogates, and the very end as \z.
+    pattern = pattern.replace(r"\uD800\uDC00-\uDBFF\uDFFF", r"\U00010000-\U0010ffff").replace(r"\z", r"\Z")
+    return regex.compile(pattern)
