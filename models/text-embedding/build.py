@@ -143,14 +143,12 @@ class _Graph:
 
     def _sentence(self, name: str, hidden: str, real: str) -> str:
         """The mean over a text's tokens, at unit length. -> [batch, hidden]"""
-        tokens = self._integers(f"{name}.tokens", 1)
         weights = self._op("Unsqueeze", f"{name}.weights", real, self._integers(f"{name}.axis", 2))
         weighted = self._op("Mul", f"{name}.weighted", hidden, weights)
-        total = self._op("ReduceSum", f"{name}.total", weighted, tokens, keepdims=0)
-        count = self._op("ReduceSum", f"{name}.count", weights, tokens, keepdims=0)
-        mean = self._op("Div", f"{name}.mean", total, count)
-        length = self._op("ReduceL2", f"{name}.length", mean, tokens, keepdims=1)
-        return self._op("Div", name, mean, length)
+        axis = self._integers(f"{name}.tokens", 1)
+        # The sum has the mean's direction, and its length goes in the next step.
+        total = self._op("ReduceSum", f"{name}.total", weighted, axis, keepdims=0)
+        return self._op("Div", name, total, self._op("ReduceL2", f"{name}.length", total, axis, keepdims=1))
 
     def _joined(self, name: str, branch: str, hidden: str) -> str:
         return self._normalized(f"{name}.LayerNorm", self._op("Add", f"{name}.residual", branch, hidden))
