@@ -132,6 +132,7 @@ def _wrap_methods() -> None:
     create: Create = provisioners._apigw_method_create
 
     def create_method(logical_id: str, properties: Json, stack_name: str) -> tuple[str, Json]:
+        _check_statuses(properties)
         created = create(logical_id, properties, stack_name)
         method = _method(properties["RestApiId"], properties["ResourceId"], properties["HttpMethod"])
         if method is None:
@@ -150,6 +151,22 @@ def _wrap_methods() -> None:
     # Its update handler calls the creation by this name.
     provisioners._apigw_method_create = create_method
     provisioners._RESOURCE_HANDLERS["AWS::ApiGateway::Method"]["create"] = create_method
+
+
+def _check_statuses(properties: Json) -> None:
+    """API Gateway keeps one response per status, so of two in a template one would be lost without a word."""
+    integration = properties.get("Integration") or {}
+    for name, responses in (
+        ("MethodResponses", properties.get("MethodResponses")),
+        ("Integration.IntegrationResponses", integration.get("IntegrationResponses")),
+    ):
+        statuses = [str(response["StatusCode"]) for response in responses or []]
+        twice = next((status for status in statuses if statuses.count(status) > 1), None)
+        if twice:
+            raise ValueError(
+                f"{name} has StatusCode {twice} more than once: API Gateway keys them by status. Give each its own "
+                "status, and let its template set $context.responseOverride.status."
+            )
 
 
 def _wrap_stages() -> None:

@@ -250,3 +250,11 @@ def test_an_undeclared_parameter_fails_the_method(cloud: Cloud, group: str) -> N
     assert "Invalid mapping expression parameter specified: method.request.header.Content-Type" in Stack(
         cloud
     ).refusal(body)
+
+
+def test_two_integration_responses_with_one_status_fail_the_method(cloud: Cloud, group: str) -> None:
+    """API Gateway keys them by status: one of the two would be lost."""
+    body = template(cloud.role(ALLOW_ENDPOINTS), group)
+    responses = body["Resources"]["Method"]["Properties"]["Integration"]["IntegrationResponses"]
+    responses.append({**responses[1], "SelectionPattern": "424"})
+    assert "StatusCode 500 more than once" in Stack(cloud).refusal(body)

@@ -203,6 +203,7 @@ def test_binary_answers_need_a_binary_first_accept(cloud: Cloud, role: str) -> N
     for accept, expected in (
         ("application/octet-stream", tensor),
         ("application/octet-stream;q=0.9, application/json", tensor),
+        ("application/octet-stream, application/json", tensor),
         ("application/json, application/octet-stream", encoded),
         ("*/*", encoded),
     ):
