@@ -1,8 +1,8 @@
 """CloudWatch alarms as CloudWatch evaluates them.
 
-MiniStack's evaluator takes every dimension of a metric for one, ignores DatapointsToAlarm and TreatMissingData, and
-runs only when data arrives; it refuses metric math. This one replaces it. Periods are counted back from now rather
-than from the clock's full minutes, so that what just happened counts at once.
+MiniStack's evaluator takes every dimension of a metric for one, ignores DatapointsToAlarm and
+TreatMissingData, and runs only when data arrives; it refuses metric math. This one replaces it. Periods are
+counted back from now rather than from the clock's full minutes, so that what just happened counts at once.
 docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-evaluation.html
 """
 
@@ -186,7 +186,7 @@ def _check_queries(queries: list[Json]) -> None:
 
 
 def _expressions(queries: list[Json]) -> list[tuple[Json, Expression]]:
-    """The queries that are expressions, each after those it uses: an expression sees the metrics and those before."""
+    """The queries that are expressions, each after those it uses."""
     known = [query["Id"] for query in queries if query.get("MetricStat")]
     waiting = [query for query in queries if query.get("Expression")]
     ordered: list[tuple[Json, Expression]] = []

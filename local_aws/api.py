@@ -1,7 +1,8 @@
 """Calling any service of this server in process, through the very bytes a client would send.
 
-botocore writes the request and reads the answer, so what is called and what comes back are the API's, whatever
-protocol the service speaks. There is no IAM in between: the caller is a service that has the right already.
+botocore writes the request and reads the answer, so what is called and what comes back are the API's,
+whatever protocol the service speaks. There is no IAM in between: the caller is a service that has the right
+already.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ _HANDLERS = {"cloudwatch": "monitoring", "application-autoscaling": "application
 def call(service: str, operation: str, parameters: Json) -> Json:
     """The answer of an operation, for the account and region of the calling context.
 
-    Only from a worker thread: the server's loop has to be free to answer. Values of a template may be strings where
-    the API has numbers. Raises ServiceError with the service's own code and message.
+    Only from a worker thread: the server's loop has to be free to answer. Values of a template may be strings
+    where the API has numbers. Raises ServiceError with the service's own code and message.
     """
     model = service_model(service)
     described = model.operation_model(operation)
-    protocol = model.metadata["protocol"]
+    # The one that clients choose: a service may speak several.
+    protocol = model.resolved_protocol
     shape = described.input_shape
     typed = coerce(shape, parameters) if shape else parameters
     request = botocore.serialize.create_serializer(protocol).serialize_to_request(typed, described)
@@ -60,7 +62,7 @@ async def _send(service: str, request: Json) -> tuple[int, dict[str, str], bytes
 
 
 def coerce(shape: botocore.model.Shape, value: Any) -> Any:
-    """`value` with strings turned into the numbers and booleans that `shape` wants, and those into strings."""
+    """`value` as `shape` wants it: strings become numbers and booleans, or those become strings."""
     if isinstance(shape, botocore.model.StructureShape) and isinstance(value, dict):
         return {
             name: coerce(shape.members[name], item) if name in shape.members else item

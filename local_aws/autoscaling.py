@@ -1,7 +1,7 @@
 """Application Auto Scaling: scalable targets and their policies are remembered and checked, never acted upon.
 
-A laptop has no instances to add. What is real: a SageMaker variant must exist to be registered, and while it is,
-its instance type cannot be changed (`is_registered`), as on AWS.
+A laptop has no instances to add. What is real: a SageMaker variant must exist to be registered, and while it
+is, its instance type cannot be changed (`is_registered`), as on AWS.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ def _key(request: Json) -> Key:
 
 def _arn(key: Key) -> str:
     identifier = uuid.uuid5(uuid.NAMESPACE_URL, "|".join(key)).hex
-    return f"arn:aws:{SERVICE}:{responses.get_region()}:{responses.get_account_id()}:scalable-target/{identifier}"
+    account, region = responses.get_account_id(), responses.get_region()
+    return f"arn:aws:{SERVICE}:{region}:{account}:scalable-target/{identifier}"
 
 
 def _find(request: Json) -> Target:
@@ -89,8 +90,8 @@ def _find(request: Json) -> Target:
     if target is None:
         raise ServiceError(
             "ObjectNotFoundException",
-            f"No scalable target registered for service namespace: {request['ServiceNamespace']}, resource ID: "
-            f"{request['ResourceId']}, scalable dimension: {request['ScalableDimension']}",
+            f"No scalable target registered for service namespace: {request['ServiceNamespace']}, resource "
+            f"ID: {request['ResourceId']}, scalable dimension: {request['ScalableDimension']}",
         )
     return target
 
@@ -138,8 +139,8 @@ def _check_resource(key: Key) -> None:
     match = _VARIANT.fullmatch(resource)
     if dimension != "sagemaker:variant:DesiredInstanceCount" or match is None:
         raise validation_error(
-            f"The embedded AWS scales sagemaker:variant:DesiredInstanceCount of endpoint/<name>/variant/<name>, not "
-            f"{dimension} of {resource}."
+            f"The embedded AWS scales sagemaker:variant:DesiredInstanceCount of endpoint/<name>/variant/<name>, "
+            f"not {dimension} of {resource}."
         )
     endpoint = resources.of(Scope.current()).endpoints.get(match[1].lower())
     if endpoint is None or match[2] not in endpoint.variants:

@@ -18,8 +18,8 @@ class ResourceType:
 
     `create(name, properties)`: `name` is the value of `name_property`, else one CloudFormation generates.
     `update(physical_id, before, after)` is called only when none of `replaced_by` changed; a change of those
-    makes a new resource and deletes the old one; None: every change does. Handlers run on threads of their own
-    and may wait.
+    makes a new resource and deletes the old one; None: every change does. Handlers run on threads of their
+    own and may wait.
     """
 
     name: str

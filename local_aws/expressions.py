@@ -1,7 +1,7 @@
 """CloudWatch metric math, as far as alarms need it: one value per period from the values of the metrics.
 
-Understood: numbers, ids, + - * / ^, comparisons, AND/OR, parentheses, lists, METRICS(), and the functions ABS, AVG,
-CEIL, FILL, FLOOR, IF, MAX, MIN and SUM. Everything else is refused by name when the alarm is made.
+Understood: numbers, ids, + - * / ^, comparisons, AND/OR, parentheses, lists, METRICS(), and the functions
+ABS, AVG, CEIL, FILL, FLOOR, IF, MAX, MIN and SUM. Everything else is refused by name when the alarm is made.
 docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html
 """
 
@@ -69,7 +69,7 @@ class Expression:
 
     def _refuse(self, node: ast.AST) -> UnsupportedExpression:
         return UnsupportedExpression(
-            f"The embedded AWS cannot evaluate {ast.unparse(node)!r} of the metric math expression {self.text!r}."
+            f"The embedded AWS cannot evaluate {ast.unparse(node)!r} of the metric math {self.text!r}."
         )
 
     def _check(self, node: ast.AST) -> None:

@@ -54,8 +54,9 @@ def start(
 ) -> State:
     """Start the server in a session of its own and wait until it answers; a running one is returned as it is.
 
-    `port` None takes 4566 or, if that is in use, any free port; 0 takes any free port; another one is taken or
-    refused. Raises LocalAwsError if it is in use, or if the server exits or does not answer in `timeout` seconds.
+    `port` None takes 4566 or, if that is in use, any free port; 0 takes any free port; another one is taken
+    or refused. Raises LocalAwsError if it is in use, or if the server exits or does not answer in `timeout`
+    seconds.
     """
     folder = Home.resolve(home)
     with _locked(folder):
@@ -85,7 +86,7 @@ def start(
 
 
 def run(port: int | None = None, *, home: str | os.PathLike[str] | None = None) -> int:
-    """Run the server in the foreground until it is interrupted; its exit status. It logs to standard error."""
+    """Run the server in the foreground until it is interrupted; its exit status. It logs to stderr."""
     folder = Home.resolve(home)
     with _locked(folder):
         if _answering(folder):
@@ -209,7 +210,7 @@ def _answers(state: State) -> bool:
 
 
 def _end_everything(home: Home) -> bool:
-    """End what is left of a server and forget it. The server goes first, so that it ends its children itself."""
+    """End what is left of a server and forget it. The server goes first, to end its children itself."""
     state, left = read_state(home), processes.marked(home.path)
     if left:
         first = [state.pid] if state and state.pid in left else left

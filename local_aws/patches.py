@@ -37,8 +37,8 @@ def install(home: Home) -> None:
 def _isolate_lambda_workers(home: Home) -> None:
     """A Lambda worker sees its own zip, boto3 and the standard library.
 
-    MiniStack starts workers with the server's own interpreter, where a package that a zip lacks would be found in
-    this project's environment: the function would work here and fail on AWS.
+    MiniStack starts workers with the server's own interpreter, where a package that a zip lacks would be
+    found in this project's environment: the function would work here and fail on AWS.
     """
     shutil.rmtree(home.lambda_runtime, ignore_errors=True)
     packages = home.lambda_runtime / "packages"
@@ -48,13 +48,13 @@ def _isolate_lambda_workers(home: Home) -> None:
             (packages / source.name).symlink_to(source)
     python = home.lambda_runtime / "python"
     interpreter = getattr(sys, "_base_executable", sys.executable)
-    # -S: without site-packages. The server's settings stay out of the function's environment, and its temporary
-    # folder is its own, as /tmp is on Lambda.
+    # -S: without site-packages. The server's settings stay out of the function's environment, and its
+    # temporary folder is its own, as /tmp is on Lambda.
     python.write_text(
         "#!/bin/sh\n"
         'TMPDIR="$(dirname "$1")/tmp"; mkdir -p "$TMPDIR"; export TMPDIR\n'
         "unset AUTH USE_SSL BIND_HOST GATEWAY_PORT SFTP_ENABLED IOT_MTLS_ENABLED DOCKER_HOST LOCAL_AWS_HOME\n"
-        "unset MINISTACK_SSL_CERT MINISTACK_SSL_KEY MINISTACK_REGION MINISTACK_ACCOUNT_ID CLOUDTRAIL_RECORDING\n"
+        "unset MINISTACK_SSL_CERT MINISTACK_SSL_KEY MINISTACK_REGION MINISTACK_ACCOUNT_ID\n"
         f"export PYTHONPATH={_quoted(packages)}\n"
         f'exec {_quoted(interpreter)} -S "$@"\n'
     )
@@ -83,8 +83,9 @@ def _quoted(path: Path | str) -> str:
 def _answer_when_deployed() -> None:
     """Stack operations answer when they are done, if that takes no more than DEPLOY_WAIT seconds.
 
-    The CDK CLI looks after five seconds whether a stack is done that was not done at first: with a dozen stacks
-    that are made in milliseconds, it would sleep for a minute. AWS may answer as late; clients cannot tell.
+    The CDK CLI looks after five seconds whether a stack is done that was not done at first: with a dozen
+    stacks that are made in milliseconds, it would sleep for a minute. AWS may answer as late; clients cannot
+    tell.
     """
     known = app.SERVICE_HANDLERS["cloudformation"]
     operations = ("CreateStack", "UpdateStack", "DeleteStack", "ExecuteChangeSet", "CreateChangeSet")
@@ -117,7 +118,8 @@ def _in_progress(name: str) -> bool:
 def _fail_custom_resources_at_once() -> None:
     """A custom resource whose function raises fails now, with the function's error, instead of in an hour.
 
-    CloudFormation waits for the ResponseURL until ServiceTimeout, since Lambda may still retry; here nothing does.
+    CloudFormation waits for the ResponseURL until ServiceTimeout, since Lambda may still retry; here nothing
+    does.
     """
     known = lambda_svc._execute_function_with_config_scope
 
@@ -161,7 +163,7 @@ def _name_unknown_types() -> None:
                 if isinstance(resource, dict) and resource.get("Type") in listed
             ]
             raise ValueError(
-                f"{message}: {', '.join(where)}. The embedded AWS does not make these; see docs/embedded-aws.md."
+                f"{message}: {', '.join(where)}. The embedded AWS does not make these: docs/embedded-aws.md."
             ) from error
 
     _replace_everywhere(known, validate)

@@ -60,7 +60,7 @@ def extend(name: str, operations: Mapping[str, Operation]) -> None:
 
 
 def install() -> None:
-    """Teach MiniStack's IAM the resources of our services: it has a registry of actions, none of resources."""
+    """Teach MiniStack's IAM the resources of our services: it has a registry of actions only."""
     known = iam_actions.extract_resource_arn
 
     def extract_resource_arn(

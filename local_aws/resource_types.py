@@ -20,6 +20,11 @@ def _only(properties: Json, *names: str) -> Json:
     return {name: properties[name] for name in names if properties.get(name) is not None}
 
 
+def _own_tags(properties: Json) -> list[Json]:
+    """The tags without those of CloudFormation itself, which only it may set."""
+    return [tag for tag in properties.get("Tags") or [] if not tag["Key"].startswith("aws:")]
+
+
 def _unchanged(physical_id: str, before: Json, after: Json) -> Created:
     """For types whose every property but the tags replaces them."""
     return physical_id, {"Id": physical_id}
@@ -107,17 +112,23 @@ _FLOW_LOG = (
 
 def _create_flow_log(name: str, properties: Json) -> Created:
     request = {"ResourceIds": [properties["ResourceId"]], **_only(properties, *_FLOW_LOG)}
-    if properties.get("Tags"):
-        tags = [tag for tag in properties["Tags"] if not tag["Key"].startswith("aws:")]
-        request["TagSpecifications"] = [{"ResourceType": "vpc-flow-log", "Tags": tags}]
     flow_log = api.call("ec2", "CreateFlowLogs", request)["FlowLogIds"][0]
-    return flow_log, {"Id": flow_log}
+    return _tag_flow_log(flow_log, {}, properties)
+
+
+def _tag_flow_log(physical_id: str, before: Json, after: Json) -> Created:
+    old = [tag for tag in _own_tags(before) if tag not in _own_tags(after)]
+    if old:
+        api.call("ec2", "DeleteTags", {"Resources": [physical_id], "Tags": old})
+    if _own_tags(after):
+        api.call("ec2", "CreateTags", {"Resources": [physical_id], "Tags": _own_tags(after)})
+    return physical_id, {"Id": physical_id}
 
 
 FLOW_LOG = ResourceType(
     "AWS::EC2::FlowLog",
     create=_create_flow_log,
-    update=_unchanged,
+    update=_tag_flow_log,
     delete=lambda physical_id, properties: _call("ec2", "DeleteFlowLogs", FlowLogIds=[physical_id]),
     properties=("ResourceId", *_FLOW_LOG, "Tags"),
     replaced_by=("ResourceId", *_FLOW_LOG),
@@ -259,7 +270,8 @@ _COMPOSITE = (
 
 
 def _put_composite(name: str, properties: Json) -> Created:
-    api.call("cloudwatch", "PutCompositeAlarm", {"AlarmName": name, **_only(properties, *_COMPOSITE, "Tags")})
+    request = {"AlarmName": name, **_only(properties, *_COMPOSITE), "Tags": _own_tags(properties)}
+    api.call("cloudwatch", "PutCompositeAlarm", request)
     described = api.call(
         "cloudwatch", "DescribeAlarms", {"AlarmNames": [name], "AlarmTypes": ["CompositeAlarm"]}
     )

@@ -1,4 +1,4 @@
-"""An AWS service acting as a role: the trust policy is checked, then the role's policies bound the service."""
+"""An AWS service acting as a role: its trust policy is checked, then its policies bound the service."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ class LocalAwsError(Exception):
 class State:
     """A running server, as written to `state.json` by the server once it answers.
 
-    `ca_bundle` is the path of the certificate authority that clients must trust; `secret_access_key` is that of
-    the account's root user, so the file is readable by its owner only.
+    `ca_bundle` is the path of the certificate authority that clients must trust; `secret_access_key` is that
+    of the account's root user, so the file is readable by its owner only.
     """
 
     pid: int

@@ -25,7 +25,7 @@ def log(account: str, region: str, group: str, stream: str, message: str) -> Non
 def metric(
     account: str, region: str, namespace: str, name: str, value: float, unit: str, dimensions: dict[str, str]
 ) -> None:
-    """Record one data point, now. Equal ones of a second are kept as one with a count: a benchmark makes millions."""
+    """Record one data point, now. Equal ones of a second are one with a count: load makes millions."""
     with responses.request_scope(account, region):
         points = cloudwatch._metric_bucket((namespace, name, cloudwatch._dims_key(dimensions)))
         last = points[-1] if points else None

@@ -64,8 +64,8 @@ class JsonService:
         if operation is None:
             raise ServiceError(
                 "UnknownOperationException",
-                f"{name or 'A request without X-Amz-Target'} is not an operation of {self.model.service_name} that "
-                "the embedded AWS serves: docs/embedded-aws.md lists those it does.",
+                f"{name or 'A request without X-Amz-Target'} is not an operation of {self.model.service_name} "
+                "that the embedded AWS serves: docs/embedded-aws.md lists those it does.",
             )
         shape = self.model.operation_model(name).input_shape
         if shape is not None:
@@ -147,7 +147,7 @@ def _broken_rules(shape: botocore.model.Shape, value: Any) -> Iterator[str]:
 
 @functools.cache
 def java_pattern(pattern: str) -> regex.Pattern[str]:
-    r"""A pattern of a service model: Java's dialect, whose \p{Print} and the like `regex` knows and `re` does not."""
-    # Java writes what is beyond the basic plane as pairs of surrogates, and the very end as \z.
+    r"""A pattern of a service model: Java's dialect, whose \p{Print} and the like `regex` knows and `re` does
+    not."""  # Java writes what is beyond the basic plane as pairs of surrogates, and the very end as \z.
     pattern = pattern.replace(r"\uD800\uDC00-\uDBFF\uDFFF", r"\U00010000-\U0010ffff").replace(r"\z", r"\Z")
     return regex.compile(pattern)

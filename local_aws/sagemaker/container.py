@@ -49,7 +49,7 @@ def entry_point(image: str) -> Path:
     path = containers / repository.removeprefix(REPOSITORY_PREFIX) / "serve"
     if not repository.startswith(REPOSITORY_PREFIX) or not path.is_file():
         raise ContainerError(
-            f"The image {image} cannot be run here: its repository must be called {REPOSITORY_PREFIX}<folder>, "
+            f"The image {image} cannot be run here: its repository must be called {REPOSITORY_PREFIX}<folder> "
             f"and <folder>/serve must exist in {containers}."
         )
     return path
@@ -82,7 +82,8 @@ async def start(
 ) -> Instance:
     """Start the entry point and wait until it is healthy.
 
-    Raises ContainerError, with the container's last lines, if it exits or is not healthy in `timeout` seconds.
+    Raises ContainerError, with the container's last lines, if it exits or is not healthy in `timeout`
+    seconds.
     """
     port = _free_port()
     process = await asyncio.create_subprocess_exec(
@@ -155,7 +156,7 @@ async def stop(instance: Instance) -> None:
 
 
 def _end_orphans(group: int) -> None:
-    """Kill what the process left behind. Its id may be another's by now: only marked processes are touched."""
+    """Kill what the process left behind; only what is marked, for its id may be another's by now."""
     for pid in processes.marked(Path(os.environ[processes.MARK_VARIABLE])):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if os.getpgid(pid) == group:

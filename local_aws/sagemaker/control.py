@@ -411,7 +411,7 @@ def _summary(kind: str) -> Callable[[Any], Json]:
 
 
 def _page(request: Json, member: str, every: Iterable[Any], summary: Callable[[Any], Json]) -> Json:
-    """One page of a List operation, filtered and sorted as asked; the token is the position of the next page."""
+    """One page of a List operation, filtered and sorted as asked; its token is a position."""
     chosen = [one for one in every if request.get("NameContains", "").lower() in one.name.lower()]
     for name, field, keep_later in (
         ("CreationTimeAfter", "created", True),

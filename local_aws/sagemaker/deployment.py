@@ -1,8 +1,8 @@
 """Moving an endpoint to a configuration: blue/green, with traffic shifting and alarms that roll it back.
 
-Follows docs.aws.amazon.com/sagemaker/latest/dg/deployment-guardrails.html. The new fleet is healthy before it gets
-traffic; the old one serves until then, is drained, and only then stopped. Waits are those of the deployment
-configuration, capped at LOCAL_AWS_MAX_WAIT seconds.
+Follows docs.aws.amazon.com/sagemaker/latest/dg/deployment-guardrails.html. The new fleet is healthy before it
+gets traffic; the old one serves until then, is drained, and only then stopped. Waits are those of the
+deployment configuration, capped at LOCAL_AWS_MAX_WAIT seconds.
 """
 
 from __future__ import annotations
@@ -81,12 +81,13 @@ async def _deploy(
 
 
 def _give_up(endpoint: Endpoint, reason: str) -> None:
-    """Without an old fleet the endpoint has failed; with one it goes on as it was and says what went wrong."""
+    """Without an old fleet the endpoint has failed; with one it goes on and says what went wrong."""
     endpoint.become("InService" if endpoint.fleet else "Failed", reason)
 
 
 async def _shift(endpoint: Endpoint, new: Fleet) -> None:
-    """Move traffic from the serving fleet to `new` in the steps of the deployment configuration, watching the alarms.
+    """Move traffic from the serving fleet to `new` in the steps of the deployment configuration, watching the
+    alarms.
 
     Raises RolledBack as soon as one of them is in ALARM.
     """
@@ -131,7 +132,7 @@ def _check_alarms(endpoint: Endpoint) -> None:
             alarm = cloudwatch._alarms.get(name) or cloudwatch._composite_alarms.get(name)
             if alarm is not None and alarm["StateValue"] == "ALARM":
                 raise RolledBack(
-                    f"The deployment was rolled back: CloudWatch alarm {name} was in ALARM during the deployment."
+                    f"The deployment was rolled back: CloudWatch alarm {name} was in ALARM during it."
                 )
 
 
