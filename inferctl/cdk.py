@@ -65,16 +65,22 @@ def variables(aws: Mapping[str, str] | None = None) -> dict[str, str]:
     return inherited | _QUIET | {"PATH": path}
 
 
+def is_noise(line: str) -> bool:
+    """Whether a line of the output is one of the hundreds of events and uploads that went well."""
+    event = Progress.EVENT.match(line)
+    return (event is not None and "FAILED" not in event["status"]) or Progress.ASSET.match(line) is not None
+
+
 class Progress:
     """Reads the output of `cdk deploy` line by line, and tells `update` what it says of each stack."""
 
     _DEPLOYING = re.compile(r"^(?P<stack>\S+): deploying\.\.\. \[\d+/\d+\]")
-    _EVENT = re.compile(
+    EVENT = re.compile(
         r"^(?P<stack>\S+) \|\s*(?P<count>\d+)(?:/\d+)? \|[^|]*\| (?P<status>\w+)\s*\| (?P<type>\S+)"
     )
     _DONE = re.compile(r"^\s*✅\s+(?P<stack>\S+)(?P<unchanged> \(no changes\))?$")
     _FAILED = re.compile(r"^\s*❌\s+(?P<stack>[^\s:]+)")
-    _ASSET = re.compile(r"^(?P<stack>\S+): (?:start|success): (?P<what>Building|Publishing) ")
+    ASSET = re.compile(r"^(?P<stack>\S+): (?:start|success): (?P<what>Building|Publishing) ")
 
     def __init__(self, stacks: list[str], update: Update) -> None:
         self._states = dict.fromkeys(stacks, "waiting")
@@ -90,9 +96,9 @@ class Progress:
             self._tell(match["stack"], "failed", "")
         elif match := self._DEPLOYING.match(text):
             self._tell(match["stack"], "working", "")
-        elif match := self._EVENT.match(text):
+        elif match := self.EVENT.match(text):
             self._tell(match["stack"], "working", f"{match['count']} done, {match['status']} {match['type']}")
-        elif match := self._ASSET.match(text):
+        elif match := self.ASSET.match(text):
             self._tell(
                 match["stack"], self._states.get(match["stack"], ""), match["what"].lower() + " assets"
             )

@@ -15,7 +15,7 @@ import local_aws
 from catalog import CatalogError, load_catalog, load_environment
 from catalog.environment import LOCAL
 from inferctl import cdk, demo, deployment, environment, health, stacks, tensors
-from inferctl.commands import Commands
+from inferctl.commands import CommandError, Commands
 from inferctl.environment import ROOT
 from inferctl.errors import (
     INTERRUPTED,
@@ -153,8 +153,14 @@ def up(session: Session, port: int | None) -> None:
     _only_local(session, "up", "To deploy to AWS: `make synth ENV={0}`, look at it, then "
                 "`npx cdk deploy --all --app cdk.out/{0}`.")  # fmt: skip
     started = time.monotonic()
-    with session.output.board("Deploying to the embedded AWS") as board:
-        state = deployment.up(board, port=port)
+    try:
+        with session.output.board("Deploying to the embedded AWS") as board:
+            state = deployment.up(board, port=port)
+    except CommandError:
+        session.output.note(
+            "The embedded AWS, if it started, is left running: look, run this again, or stop it."
+        )
+        raise
     deployed = environment.find(LOCAL)
     document = {
         "api_url": deployed.api_url,

@@ -54,10 +54,12 @@ class Commands(AbstractContextManager["Commands"]):
         folder: Path,
         environment: Mapping[str, str],
         on_line: Callable[[str], None] = lambda line: None,
+        is_noise: Callable[[str], bool] = lambda line: False,
     ) -> None:
         """Run a program to its end; each line of its output goes to the log and to `on_line`.
 
-        Raises CommandError when it fails, or when the block was left meanwhile.
+        A failure shows the last lines that are not noise. Raises CommandError when it fails, or when the
+        block was left meanwhile.
         """
         tail: deque[str] = deque(maxlen=TAIL)
         process = self._start(arguments, folder, environment)
@@ -66,13 +68,15 @@ class Commands(AbstractContextManager["Commands"]):
             for line in process.stdout:
                 log.write(line)
                 log.flush()
-                tail.append(line.rstrip())
-                on_line(line.rstrip())
+                text = line.rstrip()
+                on_line(text)
+                if text and not is_noise(text):
+                    tail.append(text)
         status = process.wait()
         with self._lock:
             self._running.discard(process)
         if status != 0:
-            shown = "\n".join(f"  {line}" for line in tail if line)
+            shown = "\n".join(f"  {line}" for line in tail)
             raise CommandError(f"{what} failed (exit status {status}); the whole log is {self._log}\n{shown}")
 
     def _start(

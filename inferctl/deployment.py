@@ -89,6 +89,7 @@ def _deploy(assembly: Path, state: local_aws.State, commands: Commands, board: B
         folder=assembly.parent,
         environment=cdk.variables(local_aws.environment(state)),
         on_line=progress.line,
+        is_noise=cdk.is_noise,
     )
 
 
