@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from local_aws import (
     alarms,
+    authorization,
     autoscaling,
     cloudformation,
     gateway,
@@ -20,6 +21,7 @@ def install(home: Home) -> None:
     """Register our services and resource types, before the first request."""
     patches.install(home)
     registry.install()
+    authorization.install()
     cloudformation.install()
     sagemaker.install(home, scalable_variants=autoscaling.registered_variants)
     autoscaling.install()

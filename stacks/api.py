@@ -110,12 +110,14 @@ class ApiStack(PlatformStack):
         endpoints = [
             self.regional_arn("sagemaker", f"endpoint/{self.names.model(name)}") for name in names["gpu"]
         ]
-        live = self.regional_arn("ssm", f"parameter{self.names.parameter('models/*')}")
         statements = [
             iam.PolicyStatement(
                 sid="ReadLiveVersions",
-                actions=["ssm:GetParametersByPath"],
-                resources=[self.regional_arn("ssm", f"parameter{self.names.parameter('models')}"), live],
+                actions=["ssm:GetParameters"],
+                resources=[
+                    self.regional_arn("ssm", f"parameter{self.names.live_parameter(model.name)}")
+                    for model in models
+                ],
             )
         ]
         if functions:
@@ -143,7 +145,6 @@ class ApiStack(PlatformStack):
             memory_mb=512,
             timeout_seconds=10,
             log_group_name=self.names.log_group("catalog"),
-            wildcards={live: "One parameter per model, read in one call by their common path."},
             statements=statements,
         )
 

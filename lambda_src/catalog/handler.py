@@ -60,9 +60,14 @@ def _answer(route: str) -> dict[str, object]:
 
 def _live() -> dict[str, str]:
     """Model name -> SHA-256 of the artifact that is live."""
-    pages = _client("ssm").get_paginator("get_parameters_by_path").paginate(Path=LIVE_PATH, Recursive=True)
-    parameters = {parameter["Name"]: parameter["Value"] for page in pages for parameter in page["Parameters"]}
-    return {name: parameters[path] for name in TARGETS if (path := f"{LIVE_PATH}/{name}/live") in parameters}
+    paths = {f"{LIVE_PATH}/{name}/live": name for name in TARGETS}
+    live = {}
+    names = list(paths)
+    # GetParameters takes ten names a call.
+    for start in range(0, len(names), 10):
+        answer = _client("ssm").get_parameters(Names=names[start : start + 10])
+        live.update({paths[parameter["Name"]]: parameter["Value"] for parameter in answer["Parameters"]})
+    return live
 
 
 def _is_ready(model: str) -> bool:

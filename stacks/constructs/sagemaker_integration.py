@@ -66,8 +66,9 @@ def invoke_endpoint(
             request_templates={"application/json": "{}"} if operation else None,
             integration_responses=[
                 _answer("200", r"2\d{2}", content_type="integration.response.header.Content-Type"),
-                # ModelError: the container answered with an error of its own.
-                _answer(str(MODEL_ERROR.status), "424", template=UNWRAP_MODEL_ERROR),
+                # ModelError: the container answered with an error of its own, and the template takes its status.
+                # An integration has one response per status, and 500 is the default's: 400 stands in here.
+                _answer("400", "424", template=UNWRAP_MODEL_ERROR),
                 _problem(TOO_LARGE, "413"),
                 # 400: no such endpoint, or no capacity. 429 and 503: not ready, or overloaded.
                 _problem(MODEL_UNAVAILABLE, "400|429|503", retry_after=RETRY_AFTER_SECONDS),
@@ -82,7 +83,7 @@ def method_responses() -> list[apigateway.MethodResponse]:
     """Every status that `invoke_endpoint` answers with; one that is not declared would become a bare 500."""
     headers = {f"method.response.header.{name}": True for name in ("Content-Type", REQUEST_ID)}
     retry = {**headers, "method.response.header.Retry-After": True}
-    statuses = {"200": headers, "413": headers, "500": headers, "503": retry}
+    statuses = {"200": headers, "400": headers, "413": headers, "500": headers, "503": retry}
     return [
         apigateway.MethodResponse(status_code=status, response_parameters=parameters)
         for status, parameters in statuses.items()

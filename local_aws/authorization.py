@@ -1,0 +1,81 @@
+"""Which resources a request names, where MiniStack's IAM does not say it as AWS does.
+
+Sources: the service authorization reference for AWS Lambda (a request with a qualifier is authorized against the
+qualified ARN) and for AWS Systems Manager (GetParameters is authorized against every parameter it names).
+"""
+
+from __future__ import annotations
+
+import json
+
+from ministack import app
+from ministack.core import iam_actions
+from ministack.core.iam_evaluator import EvalResult, enforce
+from ministack.core.responses import get_account_id, get_region, new_uuid
+from ministack.core.router import extract_access_key_id
+
+from local_aws.wire import Json, Response
+
+
+def install() -> None:
+    """Name the resources, and check those beyond the first."""
+    known = iam_actions.extract_resource_arn
+
+    def extract_resource_arn(
+        service: str,
+        method: str,
+        path: str,
+        headers: Json,
+        body: bytes,
+        query_params: Json,
+        region: str,
+        account_id: str,
+    ) -> str:
+        arn = str(known(service, method, path, headers, body, query_params, region, account_id))
+        if service == "lambda":
+            return _qualified(arn, query_params)
+        if service == "ssm":
+            return next(iter(_parameters(headers, body, region, account_id)), arn)
+        return arn
+
+    iam_actions.extract_resource_arn = extract_resource_arn
+    answer_ssm = app.SERVICE_HANDLERS["ssm"]
+
+    async def handle_ssm(method: str, path: str, headers: Json, body: bytes, query: Json) -> Response:
+        if app.AUTH:
+            for arn in _parameters(headers, body, get_region(), get_account_id())[1:]:
+                key = extract_access_key_id(headers, query)
+                denied = enforce(key, "ssm:GetParameters", "ssm", get_region(), resource_arn=arn)
+                if isinstance(denied, EvalResult):
+                    refusal: Response = iam_actions.access_denied_response(
+                        "ssm",
+                        "ssm:GetParameters",
+                        denied.principal_arn,
+                        new_uuid(),
+                        headers=headers,
+                        resource_arn=arn,
+                        explicit_deny=denied.decision == "Deny",
+                    )
+                    return refusal
+        answer: Response = await answer_ssm(method, path, headers, body, query)
+        return answer
+
+    app.SERVICE_HANDLERS["ssm"] = handle_ssm
+
+
+def _qualified(arn: str, query: Json) -> str:
+    qualifier = query.get("Qualifier")
+    name = qualifier[0] if isinstance(qualifier, list) else qualifier
+    # arn:aws:lambda:<region>:<account>:function:<name> has seven parts; an eighth is a qualifier already.
+    return f"{arn}:{name}" if name and ":function:" in arn and len(arn.split(":")) == 7 else arn
+
+
+def _parameters(headers: Json, body: bytes, region: str, account: str) -> list[str]:
+    """The ARNs of the parameters that a GetParameters request names; none for any other request."""
+    if str(headers.get("x-amz-target", "")) != "AmazonSSM.GetParameters":
+        return []
+    try:
+        names = json.loads(body)["Names"]
+    except (ValueError, KeyError, TypeError):
+        return []
+    return [f"arn:aws:ssm:{region}:{account}:parameter/{str(name).lstrip('/')}" for name in names]
