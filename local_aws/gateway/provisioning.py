@@ -1,7 +1,7 @@
 """What the control plane must carry for requests to be executed faithfully, and must refuse as AWS does."""
 
+import copy
 import json
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +10,6 @@ from ministack.services.cloudformation import provisioners
 
 from local_aws.gateway import deployments
 from local_aws.gateway.exchange import Json
-
-logger = logging.getLogger("local_aws.gateway")
 
 Create = Callable[[str, Json, str], tuple[str, Json]]
 Update = Callable[[str, Json, Json, str], tuple[str, Json]]
@@ -96,6 +94,11 @@ def _refusal(method: Json) -> str | None:
         not in TIMEOUT_MS
     ):
         return f"Timeout should be between {TIMEOUT_MS[0]} ms and {TIMEOUT_MS[-1]} ms"
+    responses = (method.get("methodIntegration") or {}).get("integrationResponses") or {}
+    patterns = [response.get("selectionPattern") or "default" for response in responses.values()]
+    twice = next((pattern for pattern in patterns if patterns.count(pattern) > 1), None)
+    if twice:
+        return f"Integration response with selection pattern {twice} already exists"
     invalid = invalid_mappings(method)
     if not invalid:
         return None
@@ -108,9 +111,13 @@ def _wrap_integrations() -> None:
 
     def refusing(put: Callable[..., MiniStackAnswer]) -> Callable[..., MiniStackAnswer]:
         def checked(api_id: str, resource_id: str, http_method: str, *rest: Any) -> MiniStackAnswer:
+            before = copy.deepcopy(_method(api_id, resource_id, http_method))
             answer = put(api_id, resource_id, http_method, *rest)
             refusal = _refusal(_method(api_id, resource_id, http_method) or {}) if answer[0] < 400 else None
-            return _bad_request(refusal) if refusal else answer
+            if refusal is None:
+                return answer
+            api_gateway._resources[api_id][resource_id]["resourceMethods"][http_method] = before
+            return _bad_request(refusal)
 
         return checked
 
@@ -164,8 +171,8 @@ def _check_statuses(properties: Json) -> None:
         twice = next((status for status in statuses if statuses.count(status) > 1), None)
         if twice:
             raise ValueError(
-                f"{name} has StatusCode {twice} more than once: API Gateway keys them by status. Give each its own "
-                "status, and let its template set $context.responseOverride.status."
+                f"{name} has StatusCode {twice} more than once: API Gateway keys them by status. "
+                "Give each its own status, and let its template set $context.responseOverride.status."
             )
 
 

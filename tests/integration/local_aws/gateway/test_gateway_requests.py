@@ -72,10 +72,16 @@ def test_a_mapping_whose_source_is_absent_is_left_out(cloud: Cloud, role: str) -
     assert "X-There" not in seen(api.post("/m", json={}))["headers"]  # type: ignore[operator]
 
 
-def test_a_mapping_from_an_undeclared_parameter_is_refused_when_it_is_put(cloud: Cloud, role: str) -> None:
+def test_a_mapping_from_an_undeclared_parameter_is_refused_and_changes_nothing(
+    cloud: Cloud, role: str
+) -> None:
+    api = cloud.api(sagemaker("/m", "echo", role))
     mapping = {"integration.request.header.X": "method.request.header.X"}
+    put = sagemaker("/m", "echo", role, requestParameters=mapping).integration
+    at = {"restApiId": api.id, "resourceId": api._resource("/m"), "httpMethod": "POST"}
     with pytest.raises(ClientError, match=r"Invalid mapping expression.*method\.request\.header\.X"):
-        cloud.api(sagemaker("/m", "echo", role, requestParameters=mapping))
+        cloud.gateway.put_integration(**at, **put)
+    assert cloud.gateway.get_integration(**at)["requestParameters"] == {}
 
 
 @pytest.mark.parametrize("source", ["context.nothing", "method.request.cookie.x", "nothing"])

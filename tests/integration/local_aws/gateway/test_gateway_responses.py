@@ -49,6 +49,11 @@ def test_no_matching_response_and_no_default_is_500(cloud: Cloud, role: str) -> 
     assert "No match for output mapping" in cloud.log()
 
 
+def test_a_second_response_with_the_same_pattern_is_refused_when_it_is_put(cloud: Cloud, role: str) -> None:
+    with pytest.raises(ClientError, match="selection pattern default already exists"):
+        cloud.api(sagemaker("/m", "script", role, {"statusCode": "200"}, {"statusCode": "500"}))
+
+
 def test_a_missing_method_response_is_500(cloud: Cloud, role: str) -> None:
     method = sagemaker("/m", "script", role, OK)
     method.declared.clear()
