@@ -140,6 +140,9 @@ def _wrap_methods() -> None:
 
     def create_method(logical_id: str, properties: Json, stack_name: str) -> tuple[str, Json]:
         _check_statuses(properties)
+        refusal = _refusal(_as_method(properties))
+        if refusal:
+            raise ValueError(refusal)
         created = create(logical_id, properties, stack_name)
         method = _method(properties["RestApiId"], properties["ResourceId"], properties["HttpMethod"])
         if method is None:
@@ -150,14 +153,34 @@ def _wrap_methods() -> None:
         integration = properties.get("Integration") or {}
         if integration.get("ContentHandling"):
             method["methodIntegration"]["contentHandling"] = integration["ContentHandling"]
-        refusal = _refusal(method)
-        if refusal:
-            raise ValueError(refusal)
         return created
 
     # Its update handler calls the creation by this name.
     provisioners._apigw_method_create = create_method
     provisioners._RESOURCE_HANDLERS["AWS::ApiGateway::Method"]["create"] = create_method
+
+
+def _as_method(properties: Json) -> Json:
+    """A template's method in the API's shape, as far as `_refusal` reads it."""
+    integration = properties.get("Integration") or {}
+    return {
+        "requestParameters": properties.get("RequestParameters"),
+        "methodResponses": {
+            str(response["StatusCode"]): {"responseParameters": response.get("ResponseParameters")}
+            for response in properties.get("MethodResponses") or []
+        },
+        "methodIntegration": {
+            "requestParameters": integration.get("RequestParameters"),
+            "timeoutInMillis": integration.get("TimeoutInMillis"),
+            "integrationResponses": {
+                str(response["StatusCode"]): {
+                    "selectionPattern": response.get("SelectionPattern"),
+                    "responseParameters": response.get("ResponseParameters"),
+                }
+                for response in integration.get("IntegrationResponses") or []
+            },
+        },
+    }
 
 
 def _check_statuses(properties: Json) -> None:
