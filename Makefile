@@ -28,10 +28,18 @@ node_modules/.installed: package-lock.json .venv/.installed
 	@$(BIN)/npm ci --silent --no-audit --no-fund
 	@touch $@
 
+# uv compiles for every platform and Python at once; huggingface-hub is left out (lambda_src/inference/overrides.txt).
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
+LOCK_RUNTIME := $(LOCK) --no-annotate --override lambda_src/inference/overrides.txt -c requirements/workstation.txt
+
 .PHONY: lock
-lock: ## Recompile every requirements file with hashes
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml --extra dev -o requirements/workstation.txt
+lock: ## Recompile every requirements file, with hashes
+	$(LOCK) pyproject.toml --extra dev -o requirements/workstation.txt
 	grep -A100 '^uv==' requirements/workstation.txt | awk 'NR==1||/^    --hash/{print;next}{exit}' | sed '$$s/ \\$$//' > requirements/bootstrap.txt
+	$(LOCK_RUNTIME) lambda_src/inference/requirements.in -o lambda_src/inference/requirements.txt
+	$(LOCK_RUNTIME) inference_containers/onnx/requirements-cpu.in -o inference_containers/onnx/requirements-cpu.txt
+	$(LOCK_RUNTIME) inference_containers/onnx/requirements-cuda.in -o inference_containers/onnx/requirements-cuda.txt
+	$(LOCK) --no-deps models/requirements.in -o models/requirements.txt
 
 .PHONY: demo
 demo: setup ## Deploy to an embedded AWS, send real requests, print the answers, leave nothing running

@@ -1,7 +1,7 @@
 """Which resources a request names, where MiniStack's IAM does not say it as AWS does.
 
-Sources: the service authorization reference for AWS Lambda (a request with a qualifier is authorized against the
-qualified ARN) and for AWS Systems Manager (GetParameters is authorized against every parameter it names).
+Sources: the service authorization reference for AWS Lambda (a request with a qualifier is authorized
+against the qualified ARN) and for AWS Systems Manager (GetParameters, against every parameter it names).
 """
 
 from __future__ import annotations

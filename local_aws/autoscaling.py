@@ -139,7 +139,7 @@ def _check_resource(key: Key) -> None:
     match = _VARIANT.fullmatch(resource)
     if dimension != "sagemaker:variant:DesiredInstanceCount" or match is None:
         raise validation_error(
-            f"The embedded AWS scales sagemaker:variant:DesiredInstanceCount of endpoint/<name>/variant/<name>, "
+            f"Only sagemaker:variant:DesiredInstanceCount of endpoint/<name>/variant/<name> is known here, "
             f"not {dimension} of {resource}."
         )
     endpoint = resources.of(Scope.current()).endpoints.get(match[1].lower())

@@ -64,7 +64,7 @@ class JsonService:
         if operation is None:
             raise ServiceError(
                 "UnknownOperationException",
-                f"{name or 'A request without X-Amz-Target'} is not an operation of {self.model.service_name} "
+                f"{name or 'A request without target'} is not an operation of {self.model.service_name} "
                 "that the embedded AWS serves: docs/embedded-aws.md lists those it does.",
             )
         shape = self.model.operation_model(name).input_shape

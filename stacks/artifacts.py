@@ -5,7 +5,6 @@ What is live is state, not code: this stack creates the parameter only when it i
 ever writes it again, so that no deploy can undo a release.
 """
 
-import hashlib
 from collections.abc import Sequence
 
 import aws_cdk as cdk
@@ -16,8 +15,11 @@ from constructs import Construct
 from catalog.environment import Environment
 from catalog.model import ModelSpec
 from stacks.base import PlatformStack
-from stacks.bundling import ROOT, artifact_zip
+from stacks.bundling import artifact_sha256, artifact_zip
 from stacks.constructs.function import PlatformFunction
+
+
+PUBLISH_SECONDS = 300
 
 
 class ArtifactsStack(PlatformStack):
@@ -41,7 +43,7 @@ class ArtifactsStack(PlatformStack):
             description="Unpacks a model artifact into the models bucket (CloudFormation custom resource)",
             environment={},
             memory_mb=1024,
-            timeout_seconds=300,
+            timeout_seconds=PUBLISH_SECONDS,
             ephemeral_storage_mb=4096,
             log_group_name=self.names.log_group("publish-artifact"),
             wildcards=folders,
@@ -87,9 +89,11 @@ class ArtifactsStack(PlatformStack):
                 f"Publish-{model.name}",
                 resource_type="Custom::ModelArtifact",
                 service_token=publisher.function.function_arn,
+                # Should the function die without an answer, CloudFormation waits this long, not an hour.
+                service_timeout=cdk.Duration.seconds(PUBLISH_SECONDS + 30),
                 properties={
                     "Model": model.name,
-                    "Sha256": _artifact_id(model.name),
+                    "Sha256": artifact_sha256(model.name),
                     "AssetBucket": bundles[model.name].s3_bucket_name,
                     "AssetKey": bundles[model.name].s3_object_key,
                     "ModelsBucket": bucket,
@@ -98,8 +102,3 @@ class ArtifactsStack(PlatformStack):
             )
             # The function may be ready before its policy is attached.
             resource.node.add_dependency(publisher.role)
-
-
-def _artifact_id(model: str) -> str:
-    """SHA-256 of the built artifact's manifest, which holds the hash of every file."""
-    return hashlib.sha256((ROOT / "build" / "artifacts" / model / "manifest.json").read_bytes()).hexdigest()

@@ -49,7 +49,7 @@ def entry_point(image: str) -> Path:
     path = containers / repository.removeprefix(REPOSITORY_PREFIX) / "serve"
     if not repository.startswith(REPOSITORY_PREFIX) or not path.is_file():
         raise ContainerError(
-            f"The image {image} cannot be run here: its repository must be called {REPOSITORY_PREFIX}<folder> "
+            f"The image {image} cannot be run: its repository must be called {REPOSITORY_PREFIX}<folder> "
             f"and <folder>/serve must exist in {containers}."
         )
     return path

@@ -2,7 +2,6 @@
 given.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 
 import aws_cdk as cdk
@@ -12,7 +11,7 @@ from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
 from stacks.base import PlatformStack
-from stacks.bundling import lambda_zip
+from stacks.bundling import host_python, lambda_zip
 from stacks.constructs.acknowledge import acknowledge, acknowledge_wildcards
 from stacks.constructs.private_network import PrivateNetwork
 
@@ -57,7 +56,7 @@ class PlatformFunction(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         settings = scope.environment_config.functions
-        python = f"3.{sys.version_info.minor}" if settings.python == "host" else settings.python
+        python = host_python() if settings.python == "host" else settings.python
         runtime = lambda_.Runtime(
             f"python{python}", lambda_.RuntimeFamily.PYTHON, supports_snap_start=python >= "3.12"
         )

@@ -126,6 +126,8 @@ class Routes:
 def _static(document: Mapping[str, object]) -> apigateway.MockIntegration:
     """An answer that is known when the API is deployed: it costs nothing and calls nobody."""
     return apigateway.MockIntegration(
+        # A media type without a template is 415 then, not a failed integration.
+        passthrough_behavior=apigateway.PassthroughBehavior.NEVER,
         request_templates={"application/json": '{"statusCode": 200}'},
         integration_responses=[
             apigateway.IntegrationResponse(

@@ -22,16 +22,15 @@ REQUEST_ID = "X-Request-Id"
 
 # The container's own document travels inside SageMaker's ModelError. Only a document of ours is passed on,
 # with its status: whatever else a container says on its way down stays inside.
+# On few lines, because what stands between directives is part of the answer.
 UNWRAP_MODEL_ERROR = f"""\
 #set($status = $input.path('$.OriginalStatusCode'))
 #set($document = $input.path('$.OriginalMessage'))
 #if($document.startsWith('{{"type":"{TYPE_PREFIX}'))
 #set($context.responseOverride.status = $status)
-$document
-#else
+$document#{{else}}
 #set($context.responseOverride.status = {MODEL_ERROR.status})
-{MODEL_ERROR.document()}
-#end"""
+{MODEL_ERROR.document()}#end"""
 
 RETRY_AFTER_SECONDS = "5"
 
