@@ -18,7 +18,6 @@ from stacks.base import PlatformStack
 from stacks.bundling import artifact_sha256, artifact_zip
 from stacks.constructs.function import PlatformFunction
 
-
 PUBLISH_SECONDS = 300
 
 

@@ -151,7 +151,7 @@ class GpuModelStack(ModelStack):
         return self.regional_arn("logs", f"log-group:/aws/sagemaker/Endpoints/{self.resource_name}:*")
 
     def _operate(self) -> list[iam.PolicyStatement]:
-        """What SageMaker does in the role's name: find the artifact's files, logs, metrics, network interfaces."""
+        """What SageMaker does in the role's name: find files, write logs and metrics, join the network."""
         return [
             iam.PolicyStatement(
                 sid="FindArtifacts",

@@ -65,8 +65,8 @@ def invoke_endpoint(
             request_templates={"application/json": "{}"} if operation else None,
             integration_responses=[
                 _answer("200", r"2\d{2}", content_type="integration.response.header.Content-Type"),
-                # ModelError: the container answered with an error of its own, and the template takes its status.
-                # An integration has one response per status, and 500 is the default's: 400 stands in here.
+                # ModelError: the container answered with an error of its own; the template takes its status.
+                # An integration has one response per status, and 500 is the default's: 400 stands in.
                 _answer("400", "424", template=UNWRAP_MODEL_ERROR),
                 _problem(TOO_LARGE, "413"),
                 # 400: no such endpoint, or no capacity. 429 and 503: not ready, or overloaded.
