@@ -6,6 +6,7 @@ ever writes it again, so that no deploy can undo a release.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
@@ -21,16 +22,21 @@ from stacks.constructs.function import PlatformFunction
 PUBLISH_SECONDS = 300
 
 
+@dataclass(frozen=True)
+class Source:
+    """What the publisher is told about an artifact, and the ARN of the objects that it reads for it."""
+
+    properties: dict[str, str]
+    objects: str
+
+
 class ArtifactsStack(PlatformStack):
     def __init__(self, scope: Construct, environment: Environment, models: Sequence[ModelSpec]) -> None:
         super().__init__(
             scope, "artifacts", environment, description="First model versions of the inference platform"
         )
         bucket = self.bucket_name("models")
-        bundles = {
-            model.name: assets.Asset(self, f"Artifact-{model.name}", path=str(artifact_zip(model.name)))
-            for model in models
-        }
+        sources = {model.name: self._source(model) for model in models}
         folders = {
             f"arn:{self.partition}:s3:::{bucket}/{model.name}/*": "An artifact is a folder named by its hash."
             for model in models
@@ -45,15 +51,17 @@ class ArtifactsStack(PlatformStack):
             timeout_seconds=PUBLISH_SECONDS,
             ephemeral_storage_mb=4096,
             log_group_name=self.names.log_group("publish-artifact"),
-            wildcards=folders,
+            wildcards=folders
+            | {
+                source.objects: "config names the folder, its manifest the files."
+                for source in sources.values()
+                if source.objects.endswith("*")
+            },
             statements=[
                 iam.PolicyStatement(
-                    sid="ReadBundles",
+                    sid="ReadSources",
                     actions=["s3:GetObject"],
-                    resources=[
-                        f"arn:{self.partition}:s3:::{bundle.s3_bucket_name}/{bundle.s3_object_key}"
-                        for bundle in bundles.values()
-                    ],
+                    resources=[source.objects for source in sources.values()],
                 ),
                 iam.PolicyStatement(
                     sid="PublishArtifacts",
@@ -92,12 +100,29 @@ class ArtifactsStack(PlatformStack):
                 service_timeout=cdk.Duration.seconds(PUBLISH_SECONDS + 30),
                 properties={
                     "Model": model.name,
-                    "Sha256": artifact_sha256(model.name),
-                    "AssetBucket": bundles[model.name].s3_bucket_name,
-                    "AssetKey": bundles[model.name].s3_object_key,
+                    **sources[model.name].properties,
                     "ModelsBucket": bucket,
                     "LiveParameter": self.names.live_parameter(model.name),
                 },
             )
             # The function may be ready before its policy is attached.
             resource.node.add_dependency(publisher.role)
+
+    def _source(self, model: ModelSpec) -> "Source":
+        """Where the publisher finds the artifact: in a zip that the deployment uploads, or already in S3."""
+        if model.artifact.source == "local":
+            bundle = assets.Asset(self, f"Artifact-{model.name}", path=str(artifact_zip(model.name)))
+            return Source(
+                {
+                    "Sha256": artifact_sha256(model.name),
+                    "AssetBucket": bundle.s3_bucket_name,
+                    "AssetKey": bundle.s3_object_key,
+                },
+                f"arn:{self.partition}:s3:::{bundle.s3_bucket_name}/{bundle.s3_object_key}",
+            )
+        assert model.artifact.sha256 is not None  # the catalog requires it with an s3:// source
+        folder = model.artifact.source.removeprefix("s3://")
+        return Source(
+            {"Sha256": model.artifact.sha256, "SourceUri": model.artifact.source},
+            f"arn:{self.partition}:s3:::{folder}*",
+        )

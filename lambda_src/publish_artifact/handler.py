@@ -1,8 +1,10 @@
-"""CloudFormation custom resource: unpacks a model artifact's zip asset into the models bucket.
+"""CloudFormation custom resource: brings a model artifact into the models bucket.
 
 ResourceProperties:
-    Model, Sha256           what the zip must contain: the model's name and the artifact's id
-    AssetBucket, AssetKey   the zip
+    Model, Sha256           what the artifact must be: the model's name and the artifact's id
+    AssetBucket, AssetKey   where it comes from: a zip, unpacked and verified here; or
+    SourceUri               s3://bucket/folder/, copied inside S3: too large to pass through a function.
+                            Its manifest is verified here, its files by whatever loads them
     ModelsBucket            receives <Model>/<Sha256>/<file>
     LiveParameter           SSM parameter created with Sha256 if it does not exist, and never changed
 
@@ -25,9 +27,11 @@ from urllib.request import Request, urlopen
 import boto3
 from botocore.exceptions import ClientError
 
-from inference_runtime.manifest import FILE_NAME, Artifact, ArtifactError, verify
+from inference_runtime.manifest import FILE_NAME, Artifact, ArtifactError, Manifest, parse, verify
 
-PROPERTIES = ("Model", "Sha256", "AssetBucket", "AssetKey", "ModelsBucket", "LiveParameter")
+ALWAYS = ("Model", "Sha256", "ModelsBucket", "LiveParameter")
+ASSET = ("AssetBucket", "AssetKey")
+SOURCE = ("SourceUri",)
 
 logger = logging.getLogger()
 logger.setLevel(logging.INFO)
@@ -58,18 +62,22 @@ def publish(properties: dict[str, str]) -> str:
 
     Raises:
         ValueError: a property is missing.
-        ArtifactError: the zip does not hold the artifact.
+        ArtifactError: the zip or folder does not hold the artifact.
     """
-    missing = [name for name in PROPERTIES if not properties.get(name)]
+    required = ALWAYS + (SOURCE if "SourceUri" in properties else ASSET)
+    missing = [name for name in required if not properties.get(name)]
     if missing:
         raise ValueError(f"ResourceProperties lack {', '.join(missing)}")
     model, sha256, bucket = properties["Model"], properties["Sha256"], properties["ModelsBucket"]
     prefix = f"{model}/{sha256}"
     s3 = boto3.client("s3")
     if not _exists(s3, bucket, f"{prefix}/{FILE_NAME}"):
-        with tempfile.TemporaryDirectory() as scratch:
-            artifact = _unpack(s3, properties, Path(scratch))
-            _upload(s3, artifact, bucket, prefix)
+        if "SourceUri" in properties:
+            _copy(s3, properties, bucket, prefix)
+        else:
+            with tempfile.TemporaryDirectory() as scratch:
+                artifact = _unpack(s3, properties, Path(scratch))
+                _upload(s3, artifact, bucket, prefix)
     _make_live_if_nothing_is(properties["LiveParameter"], sha256)
     return f"s3://{bucket}/{prefix}/"
 
@@ -82,11 +90,28 @@ def _unpack(s3: Any, properties: dict[str, str], scratch: Path) -> Artifact:
         asset.extractall(folder)
     archive.unlink()
     artifact = verify(folder, properties["Sha256"])
-    if artifact.manifest.name != properties["Model"]:
-        raise ArtifactError(
-            f"the artifact is of {artifact.manifest.name!r}, expected {properties['Model']!r}"
-        )
+    _check_name(artifact.manifest, properties["Model"])
     return artifact
+
+
+def _check_name(manifest: Manifest, model: str) -> None:
+    if manifest.name != model:
+        raise ArtifactError(f"the artifact is of {manifest.name!r}, expected {model!r}")
+
+
+def _copy(s3: Any, properties: dict[str, str], bucket: str, prefix: str) -> None:
+    """Copy the folder at SourceUri inside S3: every file that its manifest names, the manifest last."""
+    source, _, folder = properties["SourceUri"].removeprefix("s3://").partition("/")
+    content = s3.get_object(Bucket=source, Key=folder + FILE_NAME)["Body"].read()
+    manifest = parse(content, properties["Sha256"])
+    _check_name(manifest, properties["Model"])
+    for name, entry in manifest.files.items():
+        size = s3.head_object(Bucket=source, Key=folder + name)["ContentLength"]
+        if size != entry.size:
+            raise ArtifactError(f"{name} has {size} bytes, the manifest says {entry.size}")
+        s3.copy({"Bucket": source, "Key": folder + name}, bucket, f"{prefix}/{name}")
+        logger.info("copied s3://%s/%s/%s", bucket, prefix, name)
+    s3.put_object(Bucket=bucket, Key=f"{prefix}/{FILE_NAME}", Body=content)
 
 
 def _upload(s3: Any, artifact: Artifact, bucket: str, prefix: str) -> None:

@@ -178,3 +178,39 @@ def test_deleting_the_resource_deletes_nothing(publisher: ModuleType, artifact: 
     assert (deleted["Status"], deleted["PhysicalResourceId"]) == ("SUCCESS", created["PhysicalResourceId"])
     assert keys() == before
     assert live() == artifact.manifest.sha256
+
+
+def from_folder(artifact: Artifact, **properties: str) -> dict[str, Any]:
+    """CloudFormation's request for an artifact whose files are already in S3, in a bucket of the team's."""
+    s3().create_bucket(Bucket="team")
+    for path in artifact.folder.iterdir():
+        s3().upload_file(str(path), "team", f"weights/v1/{path.name}")
+    request = event(artifact, SourceUri="s3://team/weights/v1/", **properties)
+    for name in ("AssetBucket", "AssetKey"):
+        del request["ResourceProperties"][name]
+    return request
+
+
+def test_an_artifact_that_is_already_in_s3_is_copied_there(publisher: ModuleType, artifact: Artifact) -> None:
+    publisher.handler(from_folder(artifact), None)
+    assert publisher.answers[0]["Status"] == "SUCCESS", publisher.answers
+    prefix = f"doubler/{artifact.manifest.sha256}"
+    assert keys() == sorted(f"{prefix}/{path.name}" for path in artifact.folder.iterdir())
+    body = s3().get_object(Bucket="models", Key=f"{prefix}/vocab.txt")["Body"].read()
+    assert body == b"words"
+    assert live() == artifact.manifest.sha256
+
+
+def test_a_folder_with_another_manifest_or_a_short_file_publishes_nothing(
+    publisher: ModuleType, artifact: Artifact
+) -> None:
+    request = from_folder(artifact)
+    publisher.handler(
+        request | {"ResourceProperties": request["ResourceProperties"] | {"Sha256": "0" * 64}}, None
+    )
+    s3().put_object(Bucket="team", Key="weights/v1/vocab.txt", Body=b"")
+    publisher.handler(request, None)
+    assert [answer["Status"] for answer in publisher.answers] == ["FAILED", "FAILED"]
+    assert "0" * 64 in publisher.answers[0]["Reason"]
+    assert "vocab.txt has 0 bytes, the manifest says 5" in publisher.answers[1]["Reason"]
+    assert not [key for key in keys() if key.endswith("manifest.json")]
