@@ -30,12 +30,12 @@ def check() -> Check:
         installed = modules / ".installed"
         wanted = hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest()
         if not installed.is_file() or installed.read_text() != wanted:
-            command = [BIN / "npm", "ci", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"]
+            command = [str(BIN / "npm"), "ci", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"]
             subprocess.run(command, cwd=HERE, env=environment, check=True)
             installed.write_text(wanted)
 
     def run(*files: Path) -> "subprocess.CompletedProcess[str]":
-        command = [BIN / "node", HERE / "mermaid.mjs", *files]
+        command: list[str | Path] = [BIN / "node", HERE / "mermaid.mjs", *files]
         return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
     return run
