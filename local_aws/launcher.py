@@ -131,6 +131,8 @@ def server_environment(home: Home, port: int) -> dict[str, str]:
         # Node, for the Lambda functions that CDK itself brings, is installed beside this interpreter.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         "TMPDIR": str(home.temporary),
+        # Signing keys of user pools, which MiniStack would keep in a folder shared by all servers.
+        "STATE_DIR": str(home.path / "state"),
         HOME_VARIABLE: str(home.path),
         processes.MARK_VARIABLE: str(home.path),
         "GATEWAY_PORT": str(port),

@@ -1,0 +1,103 @@
+"""What a deployment leaves behind: whole artifacts, state that no deployment undoes, enforced roles."""
+
+import hashlib
+import json
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.integration.platform.conftest import Platform
+
+MODELS = ("file-type", "text-embedding")
+
+
+def test_artifacts_lie_whole_under_their_hash_in_a_bucket_with_the_models_key(platform: Platform) -> None:
+    s3, bucket = platform.aws("s3"), "inference-local-models-000000000000-us-east-1"
+    for model in MODELS:
+        live = platform.aws("ssm").get_parameter(Name=f"/inference/local/models/{model}/live")
+        sha256 = live["Parameter"]["Value"]
+        content = s3.get_object(Bucket=bucket, Key=f"{model}/{sha256}/manifest.json")["Body"].read()
+        assert hashlib.sha256(content).hexdigest() == sha256
+        for name, entry in json.loads(content)["files"].items():
+            body = s3.get_object(Bucket=bucket, Key=f"{model}/{sha256}/{name}")["Body"].read()
+            assert hashlib.sha256(body).hexdigest() == entry["sha256"], name
+    key = platform.aws("ssm").get_parameter(Name="/inference/local/keys/models")["Parameter"]["Value"]
+    [rule] = s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
+    assert rule["ApplyServerSideEncryptionByDefault"] == {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key}
+
+
+def test_deploying_again_changes_nothing_and_keeps_what_is_live(platform: Platform) -> None:
+    ssm, cloudformation = platform.aws("ssm"), platform.aws("cloudformation")
+    names = [f"/inference/local/models/{model}/live" for model in MODELS]
+
+    def state() -> tuple[object, ...]:
+        live = ssm.get_parameters(Names=names)["Parameters"]
+        stacks = cloudformation.describe_stacks()["Stacks"]
+        return (
+            sorted((p["Name"], p["Value"], p["Version"]) for p in live),
+            sorted((s["StackName"], s["StackStatus"], str(s.get("LastUpdatedTime"))) for s in stacks),
+        )
+
+    before = state()
+    done = platform.inferctl("up")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert state() == before
+
+
+def test_the_account_outside_the_roles_is_refused(platform: Platform) -> None:
+    iam, sts = platform.aws("iam"), platform.aws("sts")
+    name = "outsider"
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"AWS": "arn:aws:iam::000000000000:root"},
+                "Action": "sts:AssumeRole",
+            }
+        ],
+    }
+    role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
+    credentials = sts.assume_role(RoleArn=role, RoleSessionName="test")["Credentials"]
+    outsider = platform.deployed.aws.session.client(
+        "sagemaker-runtime",
+        aws_access_key_id=credentials["AccessKeyId"],
+        aws_secret_access_key=credentials["SecretAccessKey"],
+        aws_session_token=credentials["SessionToken"],
+        **platform.deployed.aws.options,
+    )
+    with pytest.raises(ClientError, match="not authorized to perform: sagemaker:InvokeEndpoint"):
+        outsider.invoke_endpoint(EndpointName="inference-local-text-embedding", Body=b"{}")
+    iam.delete_role(RoleName=name)
+
+
+def test_the_api_cannot_call_a_model_once_its_role_may_not(platform: Platform) -> None:
+    iam = platform.aws("iam")
+    [role] = [
+        r["RoleName"]
+        for r in iam.list_roles()["Roles"]
+        if r["RoleName"].startswith("inference-local-api-Caller")
+    ]
+    [policy] = iam.list_role_policies(RoleName=role)["PolicyNames"]
+    document = iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"]
+    bodies = {
+        "file-type": b'{"inputs":[{"name":"content","datatype":"BYTES","shape":[1],"data":["x"]}]}',
+        "text-embedding": b'{"inputs":[{"name":"text","datatype":"BYTES","shape":[1],"data":["x"]}]}',
+    }
+    try:
+        for sid, model in (("InvokeCpuModels", "file-type"), ("InvokeGpuModels", "text-embedding")):
+            rest = [statement for statement in document["Statement"] if statement.get("Sid") != sid]
+            assert len(rest) == len(document["Statement"]) - 1
+            iam.put_role_policy(
+                RoleName=role,
+                PolicyName=policy,
+                PolicyDocument=json.dumps({**document, "Statement": rest}),
+            )
+            answer = platform.infer(model, bodies[model])
+            assert answer.status_code == 500
+            assert answer.json()["type"] == "urn:inference-platform:problem:internal"
+            assert "role" not in answer.text
+    finally:
+        iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=json.dumps(document))
+    for model, body in bodies.items():
+        assert platform.infer(model, body).status_code == 200

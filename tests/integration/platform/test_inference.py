@@ -1,0 +1,121 @@
+"""Real requests to real models over HTTPS: right answers, and the same protocol whatever the target."""
+
+import base64
+import io
+import json
+import zipfile
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app import ROOT
+from inferctl.expectations import check
+from tests.integration.platform.conftest import Platform
+
+MODELS = ("file-type", "text-embedding")
+
+
+def request(name: str, data: list[str], **parameters: str) -> bytes:
+    tensor: dict[str, Any] = {"name": name, "datatype": "BYTES", "shape": [len(data)], "data": data}
+    if parameters:
+        tensor["parameters"] = parameters
+    return json.dumps({"inputs": [tensor]}).encode()
+
+
+def outputs(answer: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {o["name"]: np.array(o["data"]).reshape(o["shape"]) for o in answer["outputs"]}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_sample_is_answered_as_expected(platform: Platform, model: str) -> None:
+    folder = ROOT / "models" / model
+    answer = platform.infer(model, (folder / "sample.json").read_bytes())
+    assert answer.status_code == 200, answer.text
+    assert check(json.loads((folder / "expected.json").read_text()), answer.json()) == []
+
+
+def test_file_types_are_told_from_bytes(platform: Platform) -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as zipped:
+        zipped.writestr("a.txt", "hello " * 100)
+    files = {
+        "zip": archive.getvalue(),
+        "pdf": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n<< /Type /Catalog /Pages 2 0 R >>\nendobj\n" * 8,
+        "json": json.dumps({"names": ["a", "b"], "values": list(range(60))}).encode(),
+        "shell": b'#!/bin/bash\nset -eu\nfor f in *.txt; do\n  echo "$f"\n  mv "$f" "${f%.txt}.md"\ndone\n',
+    }
+    body = request(
+        "content", [base64.b64encode(content).decode() for content in files.values()], content_type="base64"
+    )
+    answer = platform.infer("file-type", body)
+    assert answer.status_code == 200, answer.text
+    assert outputs(answer.json())["label"].tolist() == list(files)
+
+
+def test_sentences_that_mean_the_same_are_close(platform: Platform) -> None:
+    texts = ["How do I reset my password?", "I forgot my login and need a new one.", "Bananas are yellow."]
+    answer = platform.infer("text-embedding", request("text", texts))
+    assert answer.status_code == 200, answer.text
+    embedding = outputs(answer.json())["embedding"]
+    assert embedding.shape == (3, 384)
+    np.testing.assert_allclose(np.linalg.norm(embedding, axis=1), 1, atol=1e-5)
+    assert embedding[0] @ embedding[1] > 0.5 > 0.3 > embedding[0] @ embedding[2]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_metadata_describes_what_is_live(platform: Platform, model: str) -> None:
+    metadata = platform.call("GET", f"/v2/models/{model}").json()
+    assert list(metadata) == ["name", "versions", "platform", "inputs", "outputs", "parameters"]
+    assert metadata["name"] == model
+    live = platform.aws("ssm").get_parameter(Name=f"/inference/local/models/{model}/live")["Parameter"][
+        "Value"
+    ]
+    assert metadata["parameters"] == {"artifact_sha256": live}
+    listed = {m["name"]: m["artifact_sha256"] for m in platform.call("GET", "/v2/models").json()["models"]}
+    assert listed[model] == live
+
+
+@pytest.mark.parametrize("client", ["demo", "operator"])
+@pytest.mark.parametrize(
+    ("path", "document"),
+    [
+        ("/v2", {"name": "inference-local", "version": "2", "extensions": []}),
+        ("/v2/health/live", {"live": True}),
+        ("/v2/health/ready", {"ready": True}),
+        ("/v2/models/file-type/ready", {"name": "file-type", "ready": True}),
+        ("/v2/models/text-embedding/ready", {"name": "text-embedding", "ready": True}),
+    ],
+)
+def test_state_is_readable_with_either_scope(
+    platform: Platform, client: str, path: str, document: dict[str, Any]
+) -> None:
+    answer = platform.call("GET", path, token=platform.token(client))
+    assert (answer.status_code, answer.json()) == (200, document)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_one_request_id_is_in_the_answer_the_access_log_and_the_models_log(
+    platform: Platform, model: str
+) -> None:
+    answer = platform.infer(model, b"{}")
+    request_id = answer.headers["x-request-id"]
+    assert answer.json()["request_id"] == request_id
+    group = {"file-type": "/aws/lambda/inference-local-file-type"}.get(
+        model, "/aws/sagemaker/Endpoints/inference-local-text-embedding"
+    )
+    logs = platform.aws("logs")
+    for name in ("/inference/local/api-access", group):
+        events = logs.filter_log_events(logGroupName=name, filterPattern=f'"{request_id}"')["events"]
+        assert events, name
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_no_log_holds_the_payload(platform: Platform, model: str) -> None:
+    marker = "unmistakable-payload-marker"
+    field = {"file-type": "content", "text-embedding": "text"}[model]
+    assert platform.infer(model, request(field, [marker])).status_code == 200
+    logs = platform.aws("logs")
+    for group in logs.describe_log_groups()["logGroups"]:
+        events = logs.filter_log_events(logGroupName=group["logGroupName"])["events"]
+        assert not [e for e in events if marker in e["message"]], group["logGroupName"]
