@@ -25,9 +25,7 @@ TIMEOUT = httpx.Timeout(60, connect=10)
 RETRIES = 3  # further attempts of a GET
 LONGEST_WAIT = 30.0  # seconds; an answer that asks for a longer pause is given to the caller at once
 RETRIED = frozenset({429, 503})
-TOKEN_SHARE = (
-    0.75  # of a token's lifetime in which it is used; then a new one is taken before the old one ends
-)
+TOKEN_SHARE = 0.75  # of a token's lifetime in which it is used; then the next one is taken
 
 
 class ClientCredentials:

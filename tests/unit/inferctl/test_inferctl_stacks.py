@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from inferctl import stacks
 from inferctl.cli import cli
-from inferctl.environment import Aws, connect
+from inferctl.environment import Aws
 from inferctl.errors import InferctlError
 from inferctl.output import Output
 from tests.unit.inferctl.fake_api import Api
@@ -122,20 +122,21 @@ class TestPrune:
         with pytest.raises(InferctlError, match="would delete the whole environment"):
             stacks.orphans([], [])
 
-    def test_a_nested_stack_goes_with_its_parent_only(self, aws: Clients) -> None:
-        bucket = "templates"
-        aws("s3").create_bucket(Bucket=bucket)
-        aws("s3").put_object(Bucket=bucket, Key="t.json", Body=TEMPLATE.encode())
-        nested = {
-            "Type": "AWS::CloudFormation::Stack",
-            "Properties": {"TemplateURL": f"https://s3.amazonaws.com/{bucket}/t.json"},
+    def test_a_nested_stack_goes_with_its_parent_only(self) -> None:
+        # moto's nested stacks do not carry their parent's tags and id, as AWS's do.
+        client = boto3.client("cloudformation", "us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
+        parent = {
+            "StackName": "inference-dev-api",
+            "StackId": "arn:aws:cloudformation:us-east-1:111122223333:stack/inference-dev-api/1",
+            "StackStatus": "CREATE_COMPLETE",
+            "CreationTime": datetime(2026, 1, 1, tzinfo=UTC),
+            "Tags": [{"Key": "inference:environment", "Value": "dev"}],
         }
-        aws("cloudformation").create_stack(
-            StackName="inference-dev-api",
-            TemplateBody=json.dumps({"Resources": {"Routes": nested}}),
-            Tags=[{"Key": "inference:environment", "Value": "dev"}],
-        )
-        assert [stack.name for stack in stacks.deployed(connect("dev"), "dev")] == ["inference-dev-api"]
+        nested = parent | {"StackName": "inference-dev-api-Routes-1A2B", "ParentId": parent["StackId"]}
+        with Stubber(client) as stub:
+            stub.add_response("describe_stacks", {"Stacks": [parent, nested]})
+            found = stacks.deployed(Aws(SimpleNamespace(client=lambda _: client)), "dev")
+        assert [stack.name for stack in found] == ["inference-dev-api"]
 
 
 class TestStatus:
