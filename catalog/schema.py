@@ -98,9 +98,8 @@ def _table(schema: Schema, names: list[str]) -> Iterator[str]:
 def _rows(path: str, required: bool, field: Schema, defs: Schema) -> Iterator[str]:
     inner, suffix = _section(field, defs)
     default = "**required**" if required else _default(field, inner)
-    described = (
-        field if "description" in field else (inner or {})
-    )  # pydantic omits what repeats the section's
+    # Pydantic leaves a field's description out where it repeats that of the section in it.
+    described = field if "description" in field else inner or {}
     description = described["description"].replace("|", "\\|")
     yield f"| `{path}` | {_values(field, inner, defs)} | {default} | {description} |"
     for name, child in (inner or {}).get("properties", {}).items():

@@ -11,10 +11,8 @@ from catalog.names import ALIAS, Names
 from inferctl.environment import Aws
 
 ABSENT = "NotDeployed"
-_MISSING = (
-    "ResourceNotFoundException",
-    "ValidationException",
-)  # Lambda's and SageMaker's words for "no such thing"
+# What Lambda and SageMaker call a thing that does not exist.
+_MISSING = ("ResourceNotFoundException", "ValidationException")
 
 
 @dataclass(frozen=True)
