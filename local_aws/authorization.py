@@ -61,6 +61,31 @@ def install() -> None:
         return answer
 
     app.SERVICE_HANDLERS["ssm"] = handle_ssm
+    _leave_unknown_routes_to_the_gateway()
+
+
+def _leave_unknown_routes_to_the_gateway() -> None:
+    """A request that reaches no method needs no signature: API Gateway answers MISSING_AUTHENTICATION_TOKEN."""
+    known = app._enforce_execute_api
+
+    def enforce_execute_api(
+        api_id: str,
+        stage: str,
+        method: str,
+        execute_path: str,
+        headers: Json,
+        query_params: Json,
+        iam_action: str = "execute-api:Invoke",
+    ) -> Response | None:
+        asked = app._execute_api_authorization_type(api_id, stage, method, execute_path)
+        if asked is None and iam_action == "execute-api:Invoke":
+            return None
+        refusal: Response | None = known(
+            api_id, stage, method, execute_path, headers, query_params, iam_action
+        )
+        return refusal
+
+    app._enforce_execute_api = enforce_execute_api
 
 
 def _qualified(arn: str, query: Json) -> str:

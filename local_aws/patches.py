@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import os
 import shutil
 import sys
 import time
@@ -12,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from ministack import app
-from ministack.core import lambda_runtime
+from ministack.core import iam_evaluator, lambda_runtime
 from ministack.services import cloudformation, lambda_svc
 from ministack.services.cloudformation import custom_resource, engine
 
@@ -25,13 +26,51 @@ DEPLOY_POLL = 0.02  # seconds
 # What AWS's Python runtimes bring besides the interpreter: boto3 and all it needs.
 LAMBDA_PACKAGES = ("boto3", "botocore", "s3transfer", "jmespath", "python-dateutil", "six", "urllib3")
 
+# What the launcher tells the server, and no function has any business knowing.
+SERVER_SETTINGS = (
+    "AUTH",
+    "BIND_HOST",
+    "CLOUDTRAIL_RECORDING",
+    "DOCKER_HOST",
+    "GATEWAY_PORT",
+    "IOT_MTLS_ENABLED",
+    "LOCAL_AWS_HOME",
+    "MINISTACK_ACCOUNT_ID",
+    "MINISTACK_REGION",
+    "MINISTACK_SSL_CERT",
+    "MINISTACK_SSL_KEY",
+    "SFTP_ENABLED",
+    "STATE_DIR",
+    "USE_SSL",
+)
+
 
 def install(home: Home) -> None:
     """Apply every patch."""
+    _verify_root()
     _isolate_lambda_workers(home)
     _answer_when_deployed()
     _fail_custom_resources_at_once()
     _name_unknown_types()
+
+
+def _verify_root() -> None:
+    """Root is one key with one secret, and its signature is checked like everyone's.
+
+    MiniStack takes any twelve digits, `test`, or no key at all for root and does not look at the signature:
+    every program on the machine could act as the account.
+    """
+    configured = os.environ["AWS_ACCESS_KEY_ID"]
+
+    def is_root_access_key(access_key_id: str) -> bool:
+        return access_key_id == configured
+
+    # What MiniStack asks to leave a request unverified.
+    def needs_no_verification(access_key_id: str) -> bool:
+        return False
+
+    _replace_everywhere(iam_evaluator.is_root_access_key, is_root_access_key)
+    _replace_everywhere(iam_evaluator._is_root_key, needs_no_verification)
 
 
 def _isolate_lambda_workers(home: Home) -> None:
@@ -53,8 +92,7 @@ def _isolate_lambda_workers(home: Home) -> None:
     python.write_text(
         "#!/bin/sh\n"
         'TMPDIR="$(dirname "$1")/tmp"; mkdir -p "$TMPDIR"; export TMPDIR\n'
-        "unset AUTH USE_SSL BIND_HOST GATEWAY_PORT SFTP_ENABLED IOT_MTLS_ENABLED DOCKER_HOST LOCAL_AWS_HOME\n"
-        "unset MINISTACK_SSL_CERT MINISTACK_SSL_KEY MINISTACK_REGION MINISTACK_ACCOUNT_ID\n"
+        f"unset {' '.join(SERVER_SETTINGS)}\n"
         f"export PYTHONPATH={_quoted(packages)}\n"
         f'exec {_quoted(interpreter)} -S "$@"\n'
     )

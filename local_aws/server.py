@@ -9,7 +9,8 @@ import asyncio
 import logging
 import os
 import signal
-import sys
+import traceback
+from typing import NoReturn
 
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
@@ -26,7 +27,6 @@ async def _serve(home: Home, port: int) -> None:
     config.bind = [f"127.0.0.1:{port}"]
     config.certfile, config.keyfile = str(home.certificate), str(home.key)
     config.keep_alive_timeout = 75
-    config.graceful_timeout = 1
     config.accesslog = None
     config.errorlog = "-"
     config.loglevel = "WARNING"
@@ -39,11 +39,15 @@ async def _serve(home: Home, port: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
 
-    serving = asyncio.create_task(serve(ministack.app, config, shutdown_trigger=stopping.wait))
-    background = asyncio.create_task(extensions.run())
+    # Hypercorn's own way to stop waits for the clients to hang up, so it is not told to.
+    serving = loop.create_task(serve(ministack.app, config, shutdown_trigger=asyncio.Event().wait))
+    background = loop.create_task(extensions.run())
+    told = loop.create_task(stopping.wait())
     write_state(home, _state(home, port))
     try:
-        await serving
+        await asyncio.wait({serving, told}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            serving.result()
     finally:
         background.cancel()
         await extensions.shutdown()
@@ -63,12 +67,22 @@ def _state(home: Home, port: int) -> State:
     )
 
 
-def main() -> int:
+async def _run(home: Home, port: int) -> NoReturn:
+    """Serve, clean up and exit at once: there is nothing to save, and MiniStack's threads to wait for."""
+    try:
+        await _serve(home, port)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def main() -> NoReturn:
     home = Home.resolve()
     extensions.install(home)
-    asyncio.run(_serve(home, int(os.environ["GATEWAY_PORT"])))
-    return 0
+    asyncio.run(_run(home, int(os.environ["GATEWAY_PORT"])))
+    raise AssertionError("the server exits by itself")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
