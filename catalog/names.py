@@ -1,8 +1,9 @@
 """Every deterministic name of an environment, in one place.
 
-Names that callers need (the function, the endpoint, the parameter paths) are computed, never exported: CloudFormation
-exports would tie the stacks' lifetimes together. Resources that CloudFormation must be free to replace (SageMaker
-models and endpoint configs, keys, the VPC) have no name here; their ids travel as SSM parameters.
+Names that callers need (the function, the endpoint, the parameter paths) are computed, never exported:
+CloudFormation exports would tie the stacks' lifetimes together. Resources that CloudFormation must be free
+to replace (SageMaker models and endpoint configs, keys, the VPC) have no name here; their ids travel as SSM
+parameters.
 """
 
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class Names:
         return f"/inference/{self.environment}/{path}"
 
     def live_parameter(self, model: str) -> str:
-        """Holds the artifact SHA-256 that the model serves; written by the release, never by a deploy (except first)."""
+        """The SHA-256 of the artifact that the model serves: releases write it, deployments only create it."""
         return self.parameter(f"models/{model}/live")
 
     def log_group(self, name: str) -> str:

@@ -20,7 +20,7 @@ from stacks.constructs.private_network import PrivateNetwork
 from stacks.model import ARTIFACT_FOLDERS, ModelStack
 
 INFERENCE_AMI_VERSION = "al2023-ami-sagemaker-inference-gpu-4-1"
-"""Driver of the instances: CUDA 13, which inference_containers/onnx/requirements-gpu.txt is built for. One
+"""Driver of the instances: CUDA 13, which inference_containers/onnx/requirements-cuda.txt is built for. One
 setting.
 """
 
