@@ -7,6 +7,7 @@ from local_aws import (
     authorization,
     autoscaling,
     cloudformation,
+    embedded_metrics,
     gateway,
     patches,
     registry,
@@ -28,6 +29,7 @@ def install(home: Home) -> None:
     remembered.install()
     resource_types.install()
     alarms.install()
+    embedded_metrics.install()
     gateway.install()
 
 

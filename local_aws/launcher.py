@@ -7,6 +7,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -98,7 +99,8 @@ def run(port: int | None = None, *, home: str | os.PathLike[str] | None = None) 
             cwd=Path(__file__).resolve().parents[1],
             env=server_environment(folder, choose_port(port)),
         )
-    # Ctrl-C reaches the server as well; this process only waits for it.
+    # Ctrl-C reaches the server as well, other signals do not; this process waits for it in either case.
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     while True:
         with contextlib.suppress(KeyboardInterrupt):
             process.wait()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import json
+import time
 from typing import Any
 
 import botocore.exceptions
@@ -24,6 +26,37 @@ def put(aws: Embedded, namespace: str, name: str, value: float, age: float = 0, 
     listed = [{"Name": key, "Value": one} for key, one in dimensions.items()]
     data = {"MetricName": name, "Value": value, "Timestamp": at, "Dimensions": listed}
     aws.client("cloudwatch").put_metric_data(Namespace=namespace, MetricData=[data])
+
+
+def test_metrics_in_log_lines_are_metrics(aws: Embedded) -> None:
+    logs, namespace = aws.client("logs"), unique("n")
+    logs.create_log_group(logGroupName=namespace)
+    logs.create_log_stream(logGroupName=namespace, logStreamName="one")
+    now = int(time.time() * 1000)
+    definition = {"Namespace": namespace, "Dimensions": [["model"], []], "Metrics": [{"Name": "Tensors"}]}
+    lines = [
+        json.dumps(
+            {"_aws": {"Timestamp": now, "CloudWatchMetrics": [definition]}, "model": "m", "Tensors": [2, 3]}
+        ),
+        '{"_aws": "not in the format"}',
+        "plain text",
+    ]
+    events = [{"timestamp": now, "message": line} for line in lines]
+    logs.put_log_events(logGroupName=namespace, logStreamName="one", logEvents=events)
+
+    cloudwatch, dimensions = aws.client("cloudwatch"), [{"Name": "model", "Value": "m"}]
+    listed = cloudwatch.list_metrics(Namespace=namespace)["Metrics"]
+    assert sorted(len(metric["Dimensions"]) for metric in listed) == [0, 1]
+    statistics = cloudwatch.get_metric_statistics(
+        Namespace=namespace,
+        MetricName="Tensors",
+        Dimensions=dimensions,
+        StartTime=time.time() - 300,
+        EndTime=time.time() + 60,
+        Period=300,
+        Statistics=["Sum"],
+    )
+    assert sum(point["Sum"] for point in statistics["Datapoints"]) == 5
 
 
 def state(aws: Embedded, **alarm: Any) -> str:

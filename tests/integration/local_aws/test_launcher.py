@@ -135,6 +135,20 @@ def test_containers_and_functions_end_with_a_server_that_is_killed(home: Path) -
         assert local_aws.status(home=home) is None
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_in_the_foreground_it_ends_with_the_command(home: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "local_aws", "--home", str(home), "start", "--port", "0", "--foreground"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as process:
+        until(lambda: local_aws.status(home=home))
+        # As a terminal does it for Ctrl-C, and as a supervisor does it for the rest.
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        assert process.wait(timeout=15) == 0
+    assert processes.marked(home.resolve()) == []
+
+
 def test_the_command_line_says_what_runs(aws: Embedded, home: Path) -> None:
     def command(*arguments: str) -> subprocess.CompletedProcess[str]:
         whole = [sys.executable, "-m", "local_aws", *arguments]
