@@ -316,9 +316,9 @@ def test_a_type_that_nothing_makes_is_refused_by_type_and_logical_id(aws: Embedd
 
 def test_a_property_that_is_not_honoured_fails_the_resource_by_name(aws: Embedded) -> None:
     stack = unique("stack")
-    properties = {"PrimaryContainer": {"Image": IMAGE}, "Sparkle": True}
-    aws.deploy(stack, template({"Model": {"Type": "AWS::SageMaker::Model", "Properties": properties}}))
-    assert "Sparkle" in aws.failures(stack)["Model"]
+    properties = {"Name": stack, "QueryString": "fields @message", "Sparkle": True}
+    aws.deploy(stack, template({"Query": {"Type": "AWS::Logs::QueryDefinition", "Properties": properties}}))
+    assert "AWS::Logs::QueryDefinition properties Sparkle" in aws.failures(stack)["Query"]
 
 
 def test_an_alarm_whose_expression_cannot_be_evaluated_fails_by_name(aws: Embedded) -> None:
