@@ -67,8 +67,7 @@ def build(app: cdk.App, environment: Environment, models: Sequence[ModelSpec]) -
 
 
 def main() -> None:
-    # Stack traces would put temporary paths into the assembly: two syntheses must be equal, byte for byte.
-    app = cdk.App(stack_traces=False)
+    app = cdk.App()
     name = app.node.try_get_context("env") or os.environ.get("INFERENCE_ENV")
     if not name:
         known = ", ".join(sorted(path.stem for path in (ROOT / "config").glob("*.yaml")))

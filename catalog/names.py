@@ -43,7 +43,7 @@ class Names:
         return f"/inference/{self.environment}/{path}"
 
     def live_parameter(self, model: str) -> str:
-        """The SHA-256 of the artifact that the model serves: releases write it, deployments only create it."""
+        """Holds the SHA-256 of the artifact that is served: releases write it, deployments only create it."""
         return self.parameter(f"models/{model}/live")
 
     def log_group(self, name: str) -> str:

@@ -65,7 +65,7 @@ def install() -> None:
 
 
 def _leave_unknown_routes_to_the_gateway() -> None:
-    """A request that reaches no method needs no signature: the gateway answers MISSING_AUTHENTICATION_TOKEN."""
+    """A request that reaches no method needs no signature: it is the gateway that refuses it."""
     known = app._enforce_execute_api
 
     def enforce_execute_api(

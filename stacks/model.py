@@ -67,12 +67,12 @@ class ModelStack(PlatformStack):
             self, "Topic", self.regional_arn("sns", self.names.resource("alarms"))
         )
         alarms = []
-        for metric in self.health.errors:
+        for name, metric in self.health.errors.items():
             alarm = metric.create_alarm(
                 self,
-                f"Alarm-{metric.metric_name}",
-                alarm_name=f"{self.resource_name}-{metric.metric_name}",
-                alarm_description=f"Model {self.spec.name}: {metric.metric_name}, three minutes out of five.",
+                f"Alarm-{name}",
+                alarm_name=f"{self.resource_name}-{name}",
+                alarm_description=f"Model {self.spec.name}: {name}, three minutes out of five.",
                 threshold=1,
                 comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
                 evaluation_periods=5,

@@ -61,7 +61,9 @@ class ObservabilityStack(PlatformStack):
             dashboard.add_widgets(
                 cloudwatch.TextWidget(markdown=f"## {model.name}\n{model.description}", width=24, height=2),
                 cloudwatch.GraphWidget(
-                    title="Invocations and errors", left=[health.invocations, *health.errors], width=12
+                    title="Invocations and errors",
+                    left=[health.invocations, *health.errors.values()],
+                    width=12,
                 ),
                 cloudwatch.GraphWidget(
                     title=f"Latency ({health.latency_unit})", left=health.latency, width=12

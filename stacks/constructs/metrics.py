@@ -18,7 +18,7 @@ class ModelMetrics:
     """A model's vital signs; the same four questions of a Lambda function and of a SageMaker endpoint."""
 
     invocations: cloudwatch.Metric
-    errors: list[cloudwatch.Metric]
+    errors: dict[str, cloudwatch.Metric]
     latency: list[cloudwatch.Metric]
     latency_unit: str
 
@@ -34,17 +34,13 @@ def api(name: str, api_name: str, stage: str, *, statistic: str) -> cloudwatch.M
 
 
 def model(spec: ModelSpec, resource_name: str) -> ModelMetrics:
-    """Metrics of the model's own target: AWS/Lambda (milliseconds) or AWS/SageMaker (microseconds)."""
-    if spec.target == "cpu":
-        namespace, dimensions = "AWS/Lambda", {"FunctionName": resource_name}
-        errors = ["Errors", "Throttles"]
-        latency, unit = "Duration", "ms"
-    else:
-        namespace, dimensions = "AWS/SageMaker", {"EndpointName": resource_name, "VariantName": VARIANT}
-        errors = ["Invocation5XXErrors", "InvocationModelErrors"]
-        latency, unit = "ModelLatency", "µs"
+    """Metrics of a model's own target: AWS/Lambda (milliseconds) or AWS/SageMaker (microseconds).
 
-    def metric(name: str, statistic: str) -> cloudwatch.Metric:
+    Errors are the platform's, never the client's: a function counts its 5xx answers itself, since for
+    Lambda an answer is a success, and SageMaker's InvocationModelErrors would count a client's 400 too.
+    """
+
+    def metric(namespace: str, dimensions: dict[str, str], name: str, statistic: str) -> cloudwatch.Metric:
         return cloudwatch.Metric(
             namespace=namespace,
             metric_name=name,
@@ -53,9 +49,21 @@ def model(spec: ModelSpec, resource_name: str) -> ModelMetrics:
             period=PERIOD,
         )
 
+    if spec.target == "cpu":
+        namespace, dimensions = "AWS/Lambda", {"FunctionName": resource_name}
+        errors = {
+            "Crashes": metric(namespace, dimensions, "Errors", "Sum"),
+            "Throttles": metric(namespace, dimensions, "Throttles", "Sum"),
+            "ServerErrors": metric("Inference", {"Model": spec.name}, "Errors", "Sum"),
+        }
+        latency, unit = "Duration", "ms"
+    else:
+        namespace, dimensions = "AWS/SageMaker", {"EndpointName": resource_name, "VariantName": VARIANT}
+        errors = {"ServerErrors": metric(namespace, dimensions, "Invocation5XXErrors", "Sum")}
+        latency, unit = "ModelLatency", "µs"
     return ModelMetrics(
-        invocations=metric("Invocations", "Sum"),
-        errors=[metric(name, "Sum") for name in errors],
-        latency=[metric(latency, quantile) for quantile in ("p50", "p99")],
+        invocations=metric(namespace, dimensions, "Invocations", "Sum"),
+        errors=errors,
+        latency=[metric(namespace, dimensions, latency, quantile) for quantile in ("p50", "p99")],
         latency_unit=unit,
     )

@@ -57,7 +57,7 @@ def synthesize(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Asse
         if environment not in done:
             folder = tmp_path_factory.mktemp(environment)
             context = json.loads((ROOT / "cdk.json").read_text())["context"]
-            app = cdk.App(outdir=str(folder), context=context, stack_traces=False)
+            app = cdk.App(outdir=str(folder), context=context)
             Validations.of(app).add_plugins(AwsSolutionsChecks(app))
             platform = load_platform(ROOT, environment)
             build(app, platform.environment, platform.models)

@@ -134,8 +134,9 @@ def test_production_keeps_its_data_and_its_stacks(prod: Assembly, dev: Assembly)
 def test_two_syntheses_are_equal_byte_for_byte(environment: str, tmp_path: Path) -> None:
     folders = [tmp_path / "first", tmp_path / "second"]
     # Neither credentials nor Docker: only what Python and Node themselves need.
-    keep = {"PATH", "HOME", "LANG", "TMPDIR", "UV_CACHE_DIR"}
+    keep = {"HOME", "LANG", "TMPDIR", "UV_CACHE_DIR"}
     variables = {k: v for k, v in os.environ.items() if k in keep}
+    variables["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.defpath])
     for folder in folders:
         cdk = ROOT / "node_modules" / ".bin" / "cdk"
         done = subprocess.run(
