@@ -14,31 +14,14 @@ from ministack.core.iam_evaluator import EvalResult, enforce
 from ministack.core.responses import get_account_id, get_region, new_uuid
 from ministack.core.router import extract_access_key_id
 
+from local_aws import registry
 from local_aws.wire import Json, Response
 
 
 def install() -> None:
     """Name the resources, and check those beyond the first."""
-    known = iam_actions.extract_resource_arn
-
-    def extract_resource_arn(
-        service: str,
-        method: str,
-        path: str,
-        headers: Json,
-        body: bytes,
-        query_params: Json,
-        region: str,
-        account_id: str,
-    ) -> str:
-        arn = str(known(service, method, path, headers, body, query_params, region, account_id))
-        if service == "lambda":
-            return _qualified(arn, query_params)
-        if service == "ssm":
-            return next(iter(_parameters(headers, body, region, account_id)), arn)
-        return arn
-
-    iam_actions.extract_resource_arn = extract_resource_arn
+    registry.refine("lambda", _qualified)
+    registry.refine("ssm", _first_parameter)
     answer_ssm = app.SERVICE_HANDLERS["ssm"]
 
     async def handle_ssm(method: str, path: str, headers: Json, body: bytes, query: Json) -> Response:
@@ -88,11 +71,15 @@ def _leave_unknown_routes_to_the_gateway() -> None:
     app._enforce_execute_api = enforce_execute_api
 
 
-def _qualified(arn: str, query: Json) -> str:
+def _qualified(arn: str, headers: Json, body: bytes, query: Json, region: str, account: str) -> str:
     qualifier = query.get("Qualifier")
     name = qualifier[0] if isinstance(qualifier, list) else qualifier
     # arn:aws:lambda:<region>:<account>:function:<name> has seven parts; an eighth is a qualifier already.
     return f"{arn}:{name}" if name and ":function:" in arn and len(arn.split(":")) == 7 else arn
+
+
+def _first_parameter(arn: str, headers: Json, body: bytes, query: Json, region: str, account: str) -> str:
+    return next(iter(_parameters(headers, body, region, account)), arn)
 
 
 def _parameters(headers: Json, body: bytes, region: str, account: str) -> list[str]:

@@ -29,7 +29,11 @@ class Service:
     resource_arn: ResourceArn
 
 
+# (what MiniStack says, headers, body, query, region, account) -> what AWS says
+RefineArn = Callable[[str, Json, bytes, Json, str, str], str]
+
 _services: dict[str, Service] = {}
+_refinements: dict[str, RefineArn] = {}
 
 
 def register(service: Service) -> None:
@@ -59,6 +63,11 @@ def extend(name: str, operations: Mapping[str, Operation]) -> None:
     app.SERVICE_HANDLERS[name] = handle
 
 
+def refine(name: str, resource_arn: RefineArn) -> None:
+    """Correct the resource that MiniStack's IAM takes a request of one of its own services to name."""
+    _refinements[name] = resource_arn
+
+
 def install() -> None:
     """Teach MiniStack's IAM the resources of our services: it has a registry of actions only."""
     known = iam_actions.extract_resource_arn
@@ -75,7 +84,9 @@ def install() -> None:
     ) -> str:
         ours = _services.get(service)
         if ours is None:
-            return str(known(service, method, path, headers, body, query_params, region, account_id))
+            arn = str(known(service, method, path, headers, body, query_params, region, account_id))
+            refined = _refinements.get(service)
+            return refined(arn, headers, body, query_params, region, account_id) if refined else arn
         operation = str(headers.get("x-amz-target", "")).rpartition(".")[2]
         return ours.resource_arn(operation, _parameters(operation, body), path, region, account_id)
 

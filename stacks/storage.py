@@ -1,4 +1,4 @@
-"""Buckets: model artifacts, data (inputs, outputs, captures), and the access logs of both."""
+"""Buckets: model artifacts, data (inputs, outputs, captures), and the access logs of every bucket."""
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
@@ -7,41 +7,54 @@ from constructs import Construct
 
 from catalog.environment import Environment
 from stacks.base import PlatformStack
+from stacks.constructs.bucket import ACCESS_LOGS, PlatformBucket
+
+LOGGED = ("models", "data", "audit")
+"""The purposes whose buckets log who reads and writes them."""
 
 
 class StorageStack(PlatformStack):
     def __init__(self, scope: Construct, environment: Environment) -> None:
         super().__init__(scope, "storage", environment, description="Buckets of the inference platform")
-        self._access_logs = self._bucket(
-            "access-logs",
+        access_logs = PlatformBucket(
+            self,
+            "AccessLogs",
+            purpose=ACCESS_LOGS,
             # S3 delivers access logs only to buckets that use its own keys.
-            encryption=s3.BucketEncryption.S3_MANAGED,
-            lifecycle=[s3.LifecycleRule(id="expire", expiration=cdk.Duration.days(400))],
+            key=None,
+            lifecycle_rules=[s3.LifecycleRule(id="expire", expiration=cdk.Duration.days(400))],
         )
-        self._access_logs.add_to_resource_policy(
+        access_logs.add_to_resource_policy(
             iam.PolicyStatement(
-                sid="AuditBucketLogs",
+                sid="DeliverAccessLogs",
                 principals=[self.account_principal("logging.s3.amazonaws.com")],
                 actions=["s3:PutObject"],
-                resources=[self._access_logs.arn_for_objects("audit/*")],
+                resources=[access_logs.arn_for_objects(f"{purpose}/*") for purpose in LOGGED],
                 conditions={
-                    "ArnLike": {"aws:SourceArn": f"arn:{self.partition}:s3:::{self.bucket_name('audit')}"}
+                    "ArnLike": {
+                        "aws:SourceArn": [
+                            f"arn:{self.partition}:s3:::{self.bucket_name(purpose)}" for purpose in LOGGED
+                        ]
+                    }
                 },
             )
         )
-        self._bucket(
-            "models",
+        models = PlatformBucket(
+            self,
+            "Models",
+            purpose="models",
             key="models",
-            lifecycle=[
-                # Artifacts are immutable folders named by their hash: a noncurrent version is an accident,
-                # kept a while.
+            lifecycle_rules=[
+                # Artifacts are immutable folders named by their hash: a noncurrent version is an accident.
                 s3.LifecycleRule(id="noncurrent", noncurrent_version_expiration=cdk.Duration.days(90))
             ],
         )
-        self._bucket(
-            "data",
+        data = PlatformBucket(
+            self,
+            "Data",
+            purpose="data",
             key="data",
-            lifecycle=[
+            lifecycle_rules=[
                 s3.LifecycleRule(
                     id="cool-down",
                     transitions=[
@@ -58,35 +71,6 @@ class StorageStack(PlatformStack):
                 )
             ],
         )
-
-    def _bucket(
-        self,
-        purpose: str,
-        *,
-        lifecycle: list[s3.LifecycleRule],
-        key: str | None = None,
-        encryption: s3.BucketEncryption = s3.BucketEncryption.KMS,
-    ) -> s3.Bucket:
-        logged = key is not None
-        return s3.Bucket(
-            self,
-            "".join(word.capitalize() for word in purpose.split("-")),
-            bucket_name=self.bucket_name(purpose),
-            encryption=encryption,
-            encryption_key=self.key(key) if key else None,
-            bucket_key_enabled=True if key else None,
-            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
-            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
-            enforce_ssl=True,
-            minimum_tls_version=1.2,
-            versioned=True,
-            server_access_logs_bucket=self._access_logs if logged else None,
-            server_access_logs_prefix=f"{purpose}/" if logged else None,
-            lifecycle_rules=[
-                *lifecycle,
-                s3.LifecycleRule(
-                    id="abandoned-uploads", abort_incomplete_multipart_upload_after=cdk.Duration.days(7)
-                ),
-            ],
-            removal_policy=self.removal_policy,
-        )
+        for bucket in (models, data):
+            # S3 checks the log bucket's policy when logging is switched on.
+            bucket.node.add_dependency(access_logs)

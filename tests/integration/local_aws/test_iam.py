@@ -88,3 +88,23 @@ def test_a_role_that_does_not_trust_sagemaker_fails_the_endpoint(aws: Embedded) 
     described = aws.settled(aws.endpoint(aws.config(aws.model(role))))
     assert described["EndpointStatus"] == "Failed"
     assert "does not let sagemaker.amazonaws.com assume it" in described["FailureReason"]
+
+
+def test_get_parameters_is_authorized_for_every_parameter_it_names(aws: Embedded) -> None:
+    prefix = "arn:aws:ssm:us-east-1:000000000000:parameter"
+    reader = aws.client("ssm", aws.user(allow("ssm:GetParameters", f"{prefix}/mine/*")))
+    assert reader.get_parameters(Names=["/mine/a", "/mine/b"])["InvalidParameters"] == ["/mine/a", "/mine/b"]
+    for names in (["/other/a"], ["/mine/a", "/other/a"]):
+        with pytest.raises(botocore.exceptions.ClientError, match=r"ssm:GetParameters.*/other/a"):
+            reader.get_parameters(Names=names)
+
+
+def test_a_request_with_a_qualifier_is_authorized_against_the_qualified_arn(aws: Embedded) -> None:
+    function = "arn:aws:lambda:us-east-1:000000000000:function:none"
+    reader = aws.client("lambda", aws.user(allow("lambda:GetFunctionConfiguration", f"{function}:live")))
+    # Allowed, and then there is no such function.
+    with pytest.raises(botocore.exceptions.ClientError, match="ResourceNotFound"):
+        reader.get_function_configuration(FunctionName="none", Qualifier="live")
+    for more in ({}, {"Qualifier": "other"}):
+        with pytest.raises(botocore.exceptions.ClientError, match="AccessDenied"):
+            reader.get_function_configuration(FunctionName="none", **more)
