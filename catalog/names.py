@@ -46,6 +46,11 @@ class Names:
         """Holds the SHA-256 of the artifact that is served: releases write it, deployments only create it."""
         return self.parameter(f"models/{model}/live")
 
+    @property
+    def metrics_namespace(self) -> str:
+        """Where functions count what only they see; an account may hold several environments."""
+        return f"Inference/{self.environment}"
+
     def log_group(self, name: str) -> str:
         return f"/inference/{self.environment}/{name}"
 

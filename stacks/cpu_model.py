@@ -26,7 +26,7 @@ class CpuModelStack(ModelStack):
                 **self.runtime_environment,
                 "MODEL_URI": self.artifact_uri,
                 "POWERTOOLS_SERVICE_NAME": spec.name,
-                "POWERTOOLS_METRICS_NAMESPACE": "Inference",
+                "POWERTOOLS_METRICS_NAMESPACE": self.names.metrics_namespace,
             },
             memory_mb=spec.cpu.memory_mb,
             timeout_seconds=spec.cpu.timeout_seconds,

@@ -26,7 +26,7 @@ class ModelStack(PlatformStack):
         )
         self.spec = spec
         self.resource_name = self.names.model(spec.name)
-        self.health = metrics.model(spec, self.resource_name)
+        self.health = metrics.model(spec, self.names)
         self.live_sha256 = self.shared(f"models/{spec.name}/live")
         self.artifact_uri = f"s3://{self.bucket_name('models')}/{spec.name}/{self.live_sha256}/"
         Tags.of(self).add("inference:model", spec.name)

@@ -57,7 +57,7 @@ class ObservabilityStack(PlatformStack):
             cloudwatch.GraphWidget(title="API latency (ms)", left=latency, width=12),
         )
         for model in models:
-            health = metrics.model(model, self.names.model(model.name))
+            health = metrics.model(model, self.names)
             dashboard.add_widgets(
                 cloudwatch.TextWidget(markdown=f"## {model.name}\n{model.description}", width=24, height=2),
                 cloudwatch.GraphWidget(

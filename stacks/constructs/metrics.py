@@ -6,6 +6,7 @@ import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
 
 from catalog.model import ModelSpec
+from catalog.names import Names
 
 PERIOD = cdk.Duration.minutes(1)
 
@@ -33,7 +34,7 @@ def api(name: str, api_name: str, stage: str, *, statistic: str) -> cloudwatch.M
     )
 
 
-def model(spec: ModelSpec, resource_name: str) -> ModelMetrics:
+def model(spec: ModelSpec, names: Names) -> ModelMetrics:
     """Metrics of a model's own target: AWS/Lambda (milliseconds) or AWS/SageMaker (microseconds).
 
     Errors are the platform's, never the client's: a function counts its 5xx answers itself, since for
@@ -50,15 +51,18 @@ def model(spec: ModelSpec, resource_name: str) -> ModelMetrics:
         )
 
     if spec.target == "cpu":
-        namespace, dimensions = "AWS/Lambda", {"FunctionName": resource_name}
+        namespace, dimensions = "AWS/Lambda", {"FunctionName": names.model(spec.name)}
         errors = {
             "Crashes": metric(namespace, dimensions, "Errors", "Sum"),
             "Throttles": metric(namespace, dimensions, "Throttles", "Sum"),
-            "ServerErrors": metric("Inference", {"Model": spec.name}, "Errors", "Sum"),
+            "ServerErrors": metric(names.metrics_namespace, {"Model": spec.name}, "Errors", "Sum"),
         }
         latency, unit = "Duration", "ms"
     else:
-        namespace, dimensions = "AWS/SageMaker", {"EndpointName": resource_name, "VariantName": VARIANT}
+        namespace, dimensions = (
+            "AWS/SageMaker",
+            {"EndpointName": names.model(spec.name), "VariantName": VARIANT},
+        )
         errors = {"ServerErrors": metric(namespace, dimensions, "Invocation5XXErrors", "Sum")}
         latency, unit = "ModelLatency", "µs"
     return ModelMetrics(
