@@ -10,12 +10,14 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from catalog.errors import Path as FieldPath
 from catalog.errors import Problem, show
 
 MAX_BYTES = 256 * 1024
+MAX_DEPTH = 32
 
 _PREFIX = "tag:yaml.org,2002:"
 _TIMESTAMP = _PREFIX + "timestamp"
@@ -50,7 +52,17 @@ def read(path: Path, label: str) -> tuple[Document | None, list[Problem]]:
         return None, [Problem(label, 1, "", f"is {len(text)} bytes large: must be at most {MAX_BYTES}")]
     yaml = YAML(typ="safe", pure=True)
     try:
-        root = yaml.compose(text.decode("utf-8"))
+        content = text.decode("utf-8")
+        # Composing is recursive, parsing is not: depth is refused before it can exhaust the stack.
+        depth = 0
+        for event in yaml.parse(content):
+            depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                line = event.start_mark.line + 1
+                return None, [
+                    Problem(label, line, "", f"is nested too deeply: must be at most {MAX_DEPTH} levels")
+                ]
+        root = yaml.compose(content)
     except UnicodeDecodeError as error:
         return None, [Problem(label, 1, "", f"is not UTF-8 text: byte {error.start} cannot be decoded")]
     except MarkedYAMLError as error:
@@ -58,8 +70,6 @@ def read(path: Path, label: str) -> tuple[Document | None, list[Problem]]:
         return None, [Problem(label, line, "", f"is not valid YAML: {_one_line(error.problem)}")]
     except YAMLError as error:
         return None, [Problem(label, 1, "", f"is not valid YAML: {_one_line(str(error))}")]
-    except RecursionError:
-        return None, [Problem(label, 1, "", "is nested too deeply")]
     if not isinstance(root, MappingNode):
         found = "is empty" if root is None else "is not a mapping"
         return None, [Problem(label, 1, "", f"{found}: must be one YAML mapping of keys to values")]

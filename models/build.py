@@ -15,7 +15,7 @@ folder is whole or absent, also with two builds at once.
 import argparse
 import fcntl
 import hashlib
-import importlib.util
+import runpy
 import shutil
 import subprocess
 import sys
@@ -24,7 +24,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
@@ -209,14 +209,8 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _load(path: Path) -> Any:
-    """A recipe as a module. Two models' recipes have one file name, so that neither can be imported by it."""
-    name = f"recipe_{path.parent.name.replace('-', '_')}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module: ModuleType = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """A recipe's names. Run, not imported: an import cached within the same second may be of older text."""
+    return SimpleNamespace(**runpy.run_path(str(path)))
 
 
 def _say(what: str, message: str) -> None:

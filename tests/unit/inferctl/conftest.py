@@ -1,6 +1,7 @@
 """A deployed environment without AWS: moto holds what its stacks publish, a loopback server is its API."""
 
 import json
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +12,14 @@ import pytest
 from moto import mock_aws
 
 from tests.unit.inferctl.fake_api import Api, Request
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """A program that a script starts in the background inherits a SIGINT that is ignored; CI may be one."""
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, inherited)
 
 
 @pytest.fixture
