@@ -22,6 +22,7 @@ from local_aws.wire import Json, Response
 
 DEPLOY_WAIT = 20.0  # seconds
 DEPLOY_POLL = 0.02  # seconds
+WORKER_POLL = 0.005  # seconds
 
 # What AWS's Python runtimes bring besides the interpreter: boto3 and all it needs.
 LAMBDA_PACKAGES = ("boto3", "botocore", "s3transfer", "jmespath", "python-dateutil", "six", "urllib3")
@@ -49,6 +50,7 @@ def install(home: Home) -> None:
     """Apply every patch."""
     _verify_root()
     _isolate_lambda_workers(home)
+    _limit_lambda_workers()
     _answer_when_deployed()
     _fail_custom_resources_at_once()
     _name_unknown_types()
@@ -116,6 +118,26 @@ def _installed(name: str) -> set[Path]:
 def _quoted(path: Path | str) -> str:
     escaped = str(path).replace("'", "'\\''")
     return f"'{escaped}'"
+
+
+def _limit_lambda_workers() -> None:
+    """A function has no more processes than this machine has cores; a burst waits for them.
+
+    AWS starts an environment per concurrent request. Here a burst of sixteen would start sixteen interpreters
+    on two cores, each with its own copy of the model, and none would answer in time.
+    """
+    known = lambda_runtime.acquire_worker
+    most = max(2, os.cpu_count() or 1)
+
+    def acquire_worker(func_name: str, config: Json, code_zip: bytes, qualifier: str = "$LATEST") -> Any:
+        deadline = time.monotonic() + float(config.get("Timeout", 3))
+        while True:
+            worker, reason = known(func_name, config, code_zip, qualifier=qualifier, max_concurrency=most)
+            if worker is not None or time.monotonic() >= deadline:
+                return worker, reason
+            time.sleep(WORKER_POLL)
+
+    _replace_everywhere(known, acquire_worker)
 
 
 def _answer_when_deployed() -> None:

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -119,3 +120,13 @@ def test_no_log_holds_the_payload(platform: Platform, model: str) -> None:
     for group in logs.describe_log_groups()["logGroups"]:
         events = logs.filter_log_events(logGroupName=group["logGroupName"])["events"]
         assert not [e for e in events if marker in e["message"]], group["logGroupName"]
+
+
+@pytest.mark.parametrize(("model", "name"), [("file-type", "content"), ("text-embedding", "text")])
+def test_a_burst_is_answered_whole(platform: Platform, model: str, name: str) -> None:
+    platform.token()
+    bodies = [request(name, [f"text number {number}"]) for number in range(32)]
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda body: platform.infer(model, body), bodies))
+    assert [answer.status_code for answer in answers] == [200] * len(bodies)
+    assert len({answer.headers["x-request-id"] for answer in answers}) == len(bodies)
