@@ -67,7 +67,10 @@ def build(app: cdk.App, environment: Environment, models: Sequence[ModelSpec]) -
 
 
 def main() -> None:
-    app = cdk.App()
+    # Stack traces hold temporary paths: without them two syntheses are equal, byte for byte.
+    app = cdk.App(
+        context={"aws:cdk:disable-creation-stack-traces": True, "aws:cdk:disable-stack-trace": True}
+    )
     name = app.node.try_get_context("env") or os.environ.get("INFERENCE_ENV")
     if not name:
         known = ", ".join(sorted(path.stem for path in (ROOT / "config").glob("*.yaml")))

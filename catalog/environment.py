@@ -74,6 +74,14 @@ class ContainerImage(Section):
         bool,
         Field(description="`true`: the deployment builds the folder's Dockerfile and pushes the image."),
     ] = False
+    base_image: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}$",
+            description="With `build: true`, the image to build on, as a mirror in your own registry. Left "
+            "out: what the Dockerfile says.",
+        ),
+    ] = None
 
     @model_validator(mode="after")
     def _one_source(self) -> "ContainerImage":
@@ -84,6 +92,8 @@ class ContainerImage(Section):
                     "must have either image_uri: <ECR address> or build: true",
                 )
             )
+        if self.base_image is not None and not self.build:
+            refuse(refusal(self.base_image, "is for build: true only: an image_uri is already built"))
         return self
 
 

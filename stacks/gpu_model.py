@@ -209,7 +209,8 @@ class GpuModelStack(ModelStack):
                 exclude=["**", "!inference_runtime/**/*.py", f"!{folder}/**", "**/__pycache__"],
                 ignore_mode=cdk.IgnoreMode.DOCKER,
                 platform=ecr_assets.Platform.LINUX_AMD64,
-                build_args={"DEVICE": "cuda"},
+                build_args={"DEVICE": "cuda"}
+                | ({"BASE_IMAGE": source.base_image} if source.base_image else {}),
             )
             repository_arn, uri = image.repository.repository_arn, image.image_uri
         role.add_to_policy(

@@ -7,6 +7,7 @@ from constructs import Construct
 
 from catalog.environment import Environment
 from stacks.base import PlatformStack
+from stacks.constructs.acknowledge import acknowledge
 from stacks.constructs.bucket import ACCESS_LOGS, PlatformBucket
 
 LOGGED = ("models", "data", "audit")
@@ -24,6 +25,7 @@ class StorageStack(PlatformStack):
             key=None,
             lifecycle_rules=[s3.LifecycleRule(id="expire", expiration=cdk.Duration.days(400))],
         )
+        acknowledge(access_logs, {"S1": "It holds the access logs: logging access to itself would feed it."})
         access_logs.add_to_resource_policy(
             iam.PolicyStatement(
                 sid="DeliverAccessLogs",

@@ -218,6 +218,7 @@ def test_a_gpu_model_on_an_instance_without_a_usable_gpu_is_refused_naming_the_f
         ({"network:": "clients: [{name: abc, scopes: [read]}]\nnetwork:"}, "5: clients[0].scopes[0]: 'read' is not allowed: must be one of 'invoke' or 'admin'"),
         ({"network:": "clients: [{name: abc, scopes: []}]\nnetwork:"}, "5: clients[0].scopes: [] is not allowed: must have at least 1 item(s)"),
         ({"network:": "containers: {onnx: {}}\nnetwork:"}, "5: containers.onnx: {} is not allowed: must have either image_uri: <ECR address> or build: true"),
+        ({"network:": "containers: {onnx: {image_uri: 111122223333.dkr.ecr.eu-west-1.amazonaws.com/a:1, base_image: python}}\nnetwork:"}, "5: containers.onnx: 'python' is not allowed: is for build: true only: an image_uri is already built"),
         ({"network:": "containers: {Onnx: {build: true}}\nnetwork:"}, "5: containers.Onnx: 'Onnx' is not allowed: must match ^[a-z][a-z0-9-]{1,30}[a-z0-9]$"),
         ({"name: dev": "name: prod"}, "1: name: 'prod' is not allowed: must be the file's name, 'dev'"),
     ],

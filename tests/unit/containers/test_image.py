@@ -57,3 +57,9 @@ def test_the_base_image_is_an_argument_with_a_version() -> None:
     assert {line.split()[1] for line in DOCKERFILE.splitlines() if line.startswith("FROM ")} == {
         "${BASE_IMAGE}"
     }
+
+
+def test_the_image_asks_for_the_gpu() -> None:
+    # Without the first, NVIDIA's container runtime shows no GPU, and the model would be served by the CPU.
+    assert "NVIDIA_VISIBLE_DEVICES=all" in DOCKERFILE
+    assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility" in DOCKERFILE
