@@ -56,11 +56,11 @@ down: setup ## Stop what `make up` started
 	@$(BIN)/inferctl down
 
 .PHONY: build
-build: setup ## Build the models' artifacts and the functions' packages
+build: setup ## Build the models' artifacts
 	@$(BIN)/python models/build.py
 
 .PHONY: synth
-synth: build ## Write cdk.out/$ENV (ENV=local|dev|prod): no credentials, no Docker
+synth: setup ## Write cdk.out/$ENV (ENV=local|dev|prod): no credentials, no Docker
 	@$(BIN)/python -c 'import os, shutil; shutil.rmtree("cdk.out/$(ENV)", ignore_errors=True)'
 	@cdk synth --quiet --context env=$(ENV) --output cdk.out/$(ENV)
 	@echo "cdk.out/$(ENV)"
