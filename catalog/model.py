@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from catalog.instances import GPU_FAMILIES, family
+from catalog.instances import GPU_FAMILIES, is_gpu
 from catalog.section import Name, Section, refusal, refuse
 
 MAX_INLINE_BYTES = 4 * 1024 * 1024
@@ -117,7 +117,7 @@ class Gpu(Section):
     @field_validator("instance_type")
     @classmethod
     def _has_a_gpu(cls, value: str) -> str:
-        if family(value) not in GPU_FAMILIES:
+        if not is_gpu(value):
             refuse(refusal(value, f"must be of a GPU family ({', '.join(GPU_FAMILIES)}), or use target: cpu"))
         return value
 

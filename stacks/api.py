@@ -12,7 +12,6 @@ from constructs import Construct
 
 from catalog.environment import Environment
 from catalog.model import ModelSpec
-from catalog.names import ALIAS
 from stacks.base import PlatformStack
 from stacks.constructs.acknowledge import acknowledge
 from stacks.constructs.function import PlatformFunction
@@ -71,7 +70,6 @@ class ApiStack(PlatformStack):
         if environment.api.log_role:
             self._let_api_gateway_log(api)
         # Built from the region, not taken from the stage: clients get one form of the address everywhere.
-        self.share("api/id", api.rest_api_id)
         self.share(
             "api/url",
             f"https://{api.rest_api_id}.execute-api.{self.region}.{self.url_suffix}/{environment.name}",
@@ -104,12 +102,8 @@ class ApiStack(PlatformStack):
         names = {
             target: [model.name for model in models if model.target == target] for target in ("cpu", "gpu")
         }
-        functions = [
-            self.regional_arn("lambda", f"function:{self.names.model(name)}:{ALIAS}") for name in names["cpu"]
-        ]
-        endpoints = [
-            self.regional_arn("sagemaker", f"endpoint/{self.names.model(name)}") for name in names["gpu"]
-        ]
+        functions = [self.model_arn(model) for model in models if model.target == "cpu"]
+        endpoints = [self.model_arn(model) for model in models if model.target == "gpu"]
         statements = [
             iam.PolicyStatement(
                 sid="ReadLiveVersions",

@@ -38,7 +38,7 @@ class ArtifactsStack(PlatformStack):
         bucket = self.bucket_name("models")
         sources = {model.name: self._source(model) for model in models}
         folders = {
-            f"arn:{self.partition}:s3:::{bucket}/{model.name}/*": "An artifact is a folder named by its hash."
+            f"{self.bucket_arn('models')}/{model.name}/*": "An artifact is a folder named by its hash."
             for model in models
         }
         publisher = PlatformFunction(
@@ -73,7 +73,7 @@ class ArtifactsStack(PlatformStack):
                     # "refused".
                     sid="FindArtifacts",
                     actions=["s3:ListBucket"],
-                    resources=[f"arn:{self.partition}:s3:::{bucket}"],
+                    resources=[self.bucket_arn("models")],
                 ),
                 iam.PolicyStatement(
                     sid="EncryptArtifacts",

@@ -10,7 +10,8 @@ from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
 from catalog.environment import Environment
-from catalog.names import ENVIRONMENT_TAG, Names
+from catalog.model import ModelSpec
+from catalog.names import ALIAS, ENVIRONMENT_TAG, Names
 
 
 class PlatformStack(cdk.Stack):
@@ -80,8 +81,16 @@ class PlatformStack(cdk.Stack):
         """The ARN of a resource of this account and region whose name we chose."""
         return f"arn:{self.partition}:{service}:{self.region}:{self.account}:{resource}"
 
-    def account_principal(self, service: str, **conditions: object) -> iam.IPrincipal:
+    def bucket_arn(self, purpose: str) -> str:
+        return f"arn:{self.partition}:s3:::{self.bucket_name(purpose)}"
+
+    def model_arn(self, model: ModelSpec) -> str:
+        """What the API invokes: the alias of a CPU model's function, or a GPU model's endpoint."""
+        name = self.names.model(model.name)
+        if model.target == "cpu":
+            return self.regional_arn("lambda", f"function:{name}:{ALIAS}")
+        return self.regional_arn("sagemaker", f"endpoint/{name}")
+
+    def account_principal(self, service: str) -> iam.IPrincipal:
         """A service principal that may act only on behalf of this account (no confused deputy)."""
-        return iam.ServicePrincipal(
-            service, conditions={"StringEquals": {"aws:SourceAccount": self.account}, **conditions}
-        )
+        return iam.ServicePrincipal(service, conditions={"StringEquals": {"aws:SourceAccount": self.account}})

@@ -156,7 +156,7 @@ class GpuModelStack(ModelStack):
             iam.PolicyStatement(
                 sid="FindArtifacts",
                 actions=["s3:ListBucket"],
-                resources=[f"arn:{self.partition}:s3:::{self.bucket_name('models')}"],
+                resources=[self.bucket_arn("models")],
                 conditions={"StringLike": {"s3:prefix": f"{self.spec.name}/*"}},
             ),
             iam.PolicyStatement(

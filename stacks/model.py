@@ -44,7 +44,7 @@ class ModelStack(PlatformStack):
     @property
     def artifact_folders(self) -> str:
         """The ARN of every object of every artifact of this model."""
-        return f"arn:{self.partition}:s3:::{self.bucket_name('models')}/{self.spec.name}/*"
+        return f"{self.bucket_arn('models')}/{self.spec.name}/*"
 
     def read_artifacts(self) -> list[iam.PolicyStatement]:
         """Read this model's artifacts, and no other's."""

@@ -21,7 +21,7 @@ class NetworkStack(PlatformStack):
             self,
             "Vpc",
             vpc_name=self.names.prefix,
-            ip_addresses=ec2.IpAddresses.cidr(str(environment.network.cidr)),
+            ip_addresses=ec2.IpAddresses.cidr(environment.network.cidr),
             availability_zones=self.availability_zones,
             nat_gateways=0,
             subnet_configuration=[
@@ -57,7 +57,6 @@ class NetworkStack(PlatformStack):
             "S3 through the gateway endpoint, the only route out",
         )
 
-        self.share("network/vpc-id", vpc.vpc_id)
         self.share("network/security-group-id", models.security_group_id)
         for zone, subnet in zip(environment.availability_zones, vpc.isolated_subnets, strict=True):
             self.share(f"network/subnets/{zone}", subnet.subnet_id)
@@ -70,7 +69,7 @@ class NetworkStack(PlatformStack):
 
     def _allow_only_platform_buckets(self, vpc: ec2.Vpc) -> None:
         endpoint = vpc.add_gateway_endpoint("S3", service=ec2.GatewayVpcEndpointAwsService.S3)
-        buckets = [f"arn:{self.partition}:s3:::{self.bucket_name(purpose)}" for purpose in ("models", "data")]
+        buckets = [self.bucket_arn(purpose) for purpose in ("models", "data")]
         endpoint.add_to_policy(
             iam.PolicyStatement(
                 sid="PlatformBucketsOnly",

@@ -32,13 +32,7 @@ class StorageStack(PlatformStack):
                 principals=[self.account_principal("logging.s3.amazonaws.com")],
                 actions=["s3:PutObject"],
                 resources=[access_logs.arn_for_objects(f"{purpose}/*") for purpose in LOGGED],
-                conditions={
-                    "ArnLike": {
-                        "aws:SourceArn": [
-                            f"arn:{self.partition}:s3:::{self.bucket_name(purpose)}" for purpose in LOGGED
-                        ]
-                    }
-                },
+                conditions={"ArnLike": {"aws:SourceArn": [self.bucket_arn(purpose) for purpose in LOGGED]}},
             )
         )
         models = PlatformBucket(

@@ -10,7 +10,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 
 from catalog.model import ModelSpec
-from catalog.names import ALIAS, RESOURCE_SERVER
+from catalog.names import RESOURCE_SERVER
 from stacks.base import PlatformStack
 from stacks.constructs import sagemaker_integration as sagemaker
 
@@ -50,14 +50,13 @@ class Routes:
             name = self._stack.names.model(model.name)
             root = self._models.add_resource(model.name)
             if model.target == "cpu":
-                function = self._stack.regional_arn("lambda", f"function:{name}:{ALIAS}")
-                functions.append(function)
-                answer = self._function(function)
+                functions.append(self._stack.model_arn(model))
+                answer = self._function(self._stack.model_arn(model))
                 self._get(root, answer)
                 self._get(root.add_resource("ready"), answer)
                 self._post(root.add_resource("infer"), answer)
             else:
-                endpoints.append(self._stack.regional_arn("sagemaker", f"endpoint/{name}"))
+                endpoints.append(self._stack.model_arn(model))
                 responses = sagemaker.method_responses()
                 metadata = sagemaker.invoke_endpoint(name, self._caller, operation="metadata")
                 self._get(root, metadata, responses)

@@ -11,7 +11,7 @@ from tests.docs.conftest import ROOT, repository_files
 MACHINE_PATHS = tuple(f"/{folder}/" for folder in ("work", "root", "home"))
 REGISTRIES = tuple(
     ".".join(host)
-    for host in (("registry", "npmjs", "org"), ("files", "pythonhosted", "org"), ("pypi", "org"))
+    for host in (("registry", "npmjs", "org"), ("files", "python" + "hosted", "org"), ("pypi", "org"))
 )
 INDEX_OPTIONS = tuple(f"--{option}" for option in ("index-url", "extra-index-url", "find-links"))
 
