@@ -12,7 +12,7 @@ PURPOSES = {
     "data": "inputs, outputs and captures",
     "logs": "log groups",
     "audit": "the audit trail",
-    "alarms": "alarm notifications",
+    "alarms": "alarm notifications and dead letters",
 }
 
 
@@ -64,6 +64,14 @@ class KeysStack(PlatformStack):
                 sid="CloudWatchAlarms",
                 principals=[self.account_principal("cloudwatch.amazonaws.com")],
                 actions=["kms:Decrypt", "kms:GenerateDataKey*"],
+                resources=["*"],
+            )
+        )
+        keys["alarms"].add_to_resource_policy(
+            iam.PolicyStatement(
+                sid="UndeliveredEvents",
+                principals=[self.account_principal("events.amazonaws.com")],
+                actions=["kms:Decrypt", "kms:GenerateDataKey"],
                 resources=["*"],
             )
         )

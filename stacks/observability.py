@@ -13,6 +13,7 @@ from catalog.environment import Environment
 from catalog.model import ModelSpec
 from stacks.base import PlatformStack
 from stacks.constructs import metrics
+from stacks.constructs.schedule import DeadLetters
 
 
 class ObservabilityStack(PlatformStack):
@@ -29,6 +30,7 @@ class ObservabilityStack(PlatformStack):
         )
         if environment.alarms.email:
             topic.add_subscription(subscriptions.EmailSubscription(environment.alarms.email))
+        DeadLetters(self, "DeadLetters")
         self.log_group("AccessLogs", self.names.log_group("api-access"))
 
         api = self.names.prefix
