@@ -53,7 +53,13 @@ class ApiStack(PlatformStack):
             {
                 "APIG2": "Requests are tensors: the runtime validates them, the same on both targets.",
                 "APIG3": "The web ACL is not part of the platform yet; see docs/decisions.",
+                "APIGWAssociatedWithWAF": "The web ACL is not part of the platform yet; see docs/decisions.",
                 "APIG6": "Execution logs would hold payloads; the access log holds what operations need.",
+                "APIGWExecutionLoggingEnabled": "Execution logs would hold payloads; the access log holds "
+                "what operations need.",
+                "APIGWCacheEnabledAndEncrypted": "No answer is kept: one client's must never reach another.",
+                "APIGWSSLEnabled": "Client certificates are for backends over HTTP; these are AWS's own, "
+                "called with a role's signature.",
             },
         )
         for response_type, problem in GATEWAY_RESPONSES.items():

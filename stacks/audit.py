@@ -38,6 +38,9 @@ class AuditStack(PlatformStack):
             is_multi_region_trail=True,
             include_global_service_events=True,
             enable_file_validation=True,
+            # Searchable within minutes; the bucket's copy is the one that counts.
+            send_to_cloud_watch_logs=True,
+            cloud_watch_log_group=self.log_group("Logs", self.names.log_group("audit")),
         )
         models = s3.Bucket.from_bucket_name(self, "Models", self.bucket_name("models"))
         trail.add_s3_event_selector(

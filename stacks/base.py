@@ -12,6 +12,7 @@ from constructs import Construct
 from catalog.environment import Environment
 from catalog.model import ModelSpec
 from catalog.names import ALIAS, ENVIRONMENT_TAG, Names
+from stacks.constructs.acknowledge import acknowledge
 
 
 class PlatformStack(cdk.Stack):
@@ -34,6 +35,13 @@ class PlatformStack(cdk.Stack):
         )
         self.environment_config = environment
         self._keys: dict[str, kms.IKey] = {}
+        acknowledge(
+            self,
+            {
+                "IAMNoInlinePolicy": "Each role has rights that only it may have: an inline policy goes with "
+                "its role, and can be attached to no other."
+            },
+        )
 
     @property
     def removal_policy(self) -> cdk.RemovalPolicy:

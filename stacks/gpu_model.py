@@ -14,7 +14,7 @@ from catalog.environment import Environment
 from catalog.instances import supports_kms_volume
 from catalog.model import GpuModel
 from stacks.bundling import ROOT
-from stacks.constructs.acknowledge import acknowledge_wildcards
+from stacks.constructs.acknowledge import acknowledge, acknowledge_wildcards
 from stacks.constructs.metrics import VARIANT
 from stacks.constructs.private_network import PrivateNetwork
 from stacks.model import ARTIFACT_FOLDERS, ModelStack
@@ -72,7 +72,7 @@ class GpuModelStack(ModelStack):
 
     def _config(self, model: sagemaker.CfnModel) -> sagemaker.CfnEndpointConfig:
         encrypted = supports_kms_volume(self.gpu.instance_type)
-        return sagemaker.CfnEndpointConfig(
+        config = sagemaker.CfnEndpointConfig(
             self,
             "Config",
             # Instance families with local NVMe encrypt it in hardware and refuse a key.
@@ -91,6 +91,15 @@ class GpuModelStack(ModelStack):
                 )
             ],
         )
+        if not encrypted:
+            acknowledge(
+                config,
+                {
+                    "SageMakerEndpointConfigurationKMSKeyConfigured": f"{self.gpu.instance_type} encrypts "
+                    "its local disks in hardware, and SageMaker refuses a key for it."
+                },
+            )
+        return config
 
     def _endpoint(
         self, config: sagemaker.CfnEndpointConfig, alarms: Sequence[cloudwatch.Alarm]

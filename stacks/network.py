@@ -10,6 +10,7 @@ from constructs import Construct
 
 from catalog.environment import Environment
 from stacks.base import PlatformStack
+from stacks.constructs.acknowledge import acknowledge
 
 
 class NetworkStack(PlatformStack):
@@ -38,6 +39,13 @@ class NetworkStack(PlatformStack):
                 id="CloudFormation-Validate::W3010",
                 reason="The zones are chosen in config/<env>.yaml, and three zones stay the same three.",
             )
+        )
+        acknowledge(
+            vpc,
+            {
+                "VPCDefaultSecurityGroupClosed": "CloudFormation cannot change the default group; nothing is "
+                "in it, and the routes lead nowhere else."
+            },
         )
         self._allow_only_platform_buckets(vpc)
         self._record_flows(vpc)

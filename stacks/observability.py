@@ -13,6 +13,7 @@ from catalog.environment import Environment
 from catalog.model import ModelSpec
 from stacks.base import PlatformStack
 from stacks.constructs import metrics
+from stacks.constructs.acknowledge import acknowledge
 from stacks.constructs.schedule import DeadLetters
 
 
@@ -29,7 +30,14 @@ class ObservabilityStack(PlatformStack):
             enforce_ssl=True,
         )
         if environment.alarms.email:
-            topic.add_subscription(subscriptions.EmailSubscription(environment.alarms.email))
+            subscription = topic.add_subscription(subscriptions.EmailSubscription(environment.alarms.email))
+            acknowledge(
+                subscription,
+                {
+                    "SNSRedrivePolicy": "SNS tries for hours; what it then gives up is old news, and the "
+                    "alarm's own history has it."
+                },
+            )
         DeadLetters(self, "DeadLetters")
         self.log_group("AccessLogs", self.names.log_group("api-access"))
 

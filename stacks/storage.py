@@ -25,7 +25,15 @@ class StorageStack(PlatformStack):
             key=None,
             lifecycle_rules=[s3.LifecycleRule(id="expire", expiration=cdk.Duration.days(400))],
         )
-        acknowledge(access_logs, {"S1": "It holds the access logs: logging access to itself would feed it."})
+        itself = "It holds the access logs: logging access to itself would feed it."
+        acknowledge(
+            access_logs,
+            {
+                "S1": itself,
+                "S3BucketLoggingEnabled": itself,
+                "S3DefaultEncryptionKMS": "S3 delivers access logs only to buckets that use its own keys.",
+            },
+        )
         access_logs.add_to_resource_policy(
             iam.PolicyStatement(
                 sid="DeliverAccessLogs",

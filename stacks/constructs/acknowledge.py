@@ -7,19 +7,24 @@ from collections.abc import Mapping
 from aws_cdk import Acknowledgment, Stack, Validations
 from constructs import IConstruct
 
-PACK = "AwsSolutions"
+CODES = ("AwsSolutions",)
+"""The packs whose rules are codes: `L1`, `IAM5`."""
+
+WORDS = ("NIST.800.53.R5", "Serverless")
+"""The packs whose rules are words: `LambdaDLQ`; what both check, they call by the same name."""
 
 
 def acknowledge(construct: IConstruct, findings: Mapping[str, str]) -> None:
-    """Acknowledge rules of the AwsSolutions pack, such as `L1`, on a construct and what is below it.
+    """Acknowledge rules, such as `L1` or `LambdaDLQ`, on a construct and what is below it, in every pack.
 
     Args:
-        findings: rule -> why it does not apply, for a reviewer.
+        findings: rule, without its pack's name -> why it does not apply, for a reviewer.
     """
     for rule, reason in findings.items():
-        # With the pack's prefix the report lists the acknowledgement and its reason; without, it says
-        # nothing.
-        Validations.of(construct).acknowledge(Acknowledgment(id=f"{PACK}::{PACK}-{rule}", reason=reason))
+        for pack in CODES if rule.partition("[")[0].isupper() else WORDS:
+            # With the pack's prefix the report lists the acknowledgement and its reason; without, it says
+            # nothing.
+            Validations.of(construct).acknowledge(Acknowledgment(id=f"{pack}::{pack}-{rule}", reason=reason))
 
 
 def acknowledge_wildcards(role: IConstruct, resources: Mapping[str, str]) -> None:

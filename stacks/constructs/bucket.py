@@ -6,6 +6,7 @@ import aws_cdk as cdk
 from aws_cdk import aws_s3 as s3
 
 from stacks.base import PlatformStack
+from stacks.constructs.acknowledge import acknowledge
 
 ACCESS_LOGS = "access-logs"
 
@@ -46,6 +47,13 @@ class PlatformBucket(s3.Bucket):
                 ),
             ],
             removal_policy=stack.removal_policy,
+        )
+        acknowledge(
+            self,
+            {
+                "S3BucketReplicationEnabled": "S3 keeps three zones' copies and old versions here; a copy in "
+                "a second region is a second environment there."
+            },
         )
         if purpose != ACCESS_LOGS:
             # Through the L1: the storage stack owns the policy of the log bucket, and lets every purpose in.

@@ -86,6 +86,7 @@ class PlatformFunction(Construct):
             log_group=self.log_group,
             logging_format=lambda_.LoggingFormat.JSON,
         )
+        self._acknowledge(private=network is not None, reserved=reserved_concurrency is not None)
         everywhere = ["X-Ray has no resource-level rights for writing traces."]
         if snapshot:
             Validations.of(self.function).acknowledge(
@@ -98,9 +99,24 @@ class PlatformFunction(Construct):
             everywhere.append(self._attach(network))
         acknowledge_wildcards(self.role, {**(wildcards or {}), "*": " ".join(everywhere)})
         if settings.python != NEWEST_PYTHON:
-            acknowledge(
-                self.function, {"L1": f"config/{scope.environment_config.name}.yaml chooses Python {python}."}
+            chosen = f"config/{scope.environment_config.name}.yaml chooses Python {python}."
+            acknowledge(self.function, {"L1": chosen, "LambdaLatestVersion": chosen})
+
+    def _acknowledge(self, *, private: bool, reserved: bool) -> None:
+        findings = {
+            "LambdaDLQ": "API Gateway waits for the answer, and CloudFormation fails the deployment without "
+            "one: no event is lost that somebody does not hear of."
+        }
+        if not private:
+            findings["LambdaInsideVPC"] = (
+                "It only calls AWS's own APIs, which the VPC has no way to; payloads never reach it."
             )
+        if not reserved:
+            findings["LambdaConcurrency"] = (
+                "Whoever calls it is throttled; a reservation would take from the account's quota, all of "
+                "which a new account needs."
+            )
+        acknowledge(self.function, findings)
 
     def _attach(self, network: PrivateNetwork) -> str:
         """Put the function into the network; returns why the right to do so needs a wildcard."""

@@ -9,12 +9,19 @@ from typing import Any
 import aws_cdk as cdk
 import pytest
 from aws_cdk import Validations
-from cdk_nag import AwsSolutionsChecks
+from cdk_nag import AwsSolutionsChecks, NIST80053R5Checks, ServerlessChecks
 
 from app import ROOT, build
 from catalog.loader import load_platform
 
 ENVIRONMENTS = ("local", "dev", "prod")
+
+NAG_PACKS = {
+    "AwsSolutions": AwsSolutionsChecks,
+    "NIST.800.53.R5": NIST80053R5Checks,
+    "Serverless": ServerlessChecks,
+}
+"""The packs of cdk-nag that every template satisfies, by their names in the report."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ def synthesize(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Asse
             folder = tmp_path_factory.mktemp(environment)
             context = json.loads((ROOT / "cdk.json").read_text())["context"]
             app = cdk.App(outdir=str(folder), context=context)
-            Validations.of(app).add_plugins(AwsSolutionsChecks(app))
+            Validations.of(app).add_plugins(*(pack(app) for pack in NAG_PACKS.values()))
             platform = load_platform(ROOT, environment)
             build(app, platform.environment, platform.models)
             app.synth()
