@@ -46,7 +46,8 @@ class DeadLetters(sqs.Queue):
                 },
             )
         )
-        acknowledge(self, {"SQS3": "It is the dead-letter queue."})
+        itself = "It is the dead-letter queue."
+        acknowledge(self, {"SQS3": itself, "SQSRedrivePolicy": itself})
 
 
 class Trigger(events.Rule):
