@@ -75,7 +75,7 @@ lint: setup ## Formatting, lint and types
 
 .PHONY: test
 test: setup ## Run every test
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n logical --dist loadgroup
 
 .PHONY: check
 check: lint test ## What CI runs
