@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import aws_cdk as cdk
 from aws_cdk import aws_apigateway as apigateway
-from aws_cdk import aws_cognito as cognito
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from constructs import Construct
@@ -13,10 +12,9 @@ from constructs import Construct
 from catalog.environment import Environment
 from catalog.model import ModelSpec
 from stacks.base import PlatformStack
-from stacks.constructs.acknowledge import acknowledge
+from stacks.constructs.acknowledge import acknowledge, acknowledge_wildcards
 from stacks.constructs.function import PlatformFunction
-from stacks.constructs.problems import GATEWAY_RESPONSES, MEDIA_TYPE
-from stacks.constructs.routes import Routes
+from stacks.constructs.routes import Backends, document
 
 ACCESS_LOG_FORMAT = {
     "request_id": "$context.requestId",
@@ -34,20 +32,34 @@ ACCESS_LOG_FORMAT = {
 }
 """One JSON object per request: who called which model, how it went. No payload, no token."""
 
+EVERY_MODEL = (
+    "Every model of the environment, whose names alone begin like this: a list would be outgrown by "
+    "the catalog (an inline policy has 10,240 characters) and be behind it whenever a model moves."
+)
+"""Why a policy has a wildcard for the models' names."""
+
 
 class ApiStack(PlatformStack):
     def __init__(self, scope: Construct, environment: Environment, models: Sequence[ModelSpec]) -> None:
         super().__init__(scope, "api", environment, description="HTTPS API of the inference platform")
         catalog = self._catalog(models)
-        api = apigateway.RestApi(
+        caller = self._caller(catalog)
+        body = document(models, self.names, self._backends(models, catalog, caller))
+        api = apigateway.SpecRestApi(
             self,
             "Api",
+            api_definition=apigateway.ApiDefinition.from_inline(body),
             rest_api_name=self.names.prefix,
-            description="Open Inference Protocol v2",
             endpoint_types=[apigateway.EndpointType.REGIONAL],
+            # The import itself has a default of its own, EDGE.
+            parameters={"endpointConfigurationTypes": "REGIONAL"},
+            # A warning means that something was left out, such as an authorizer.
+            fail_on_warnings=True,
             cloud_watch_role=False,
             deploy_options=self._stage(),
         )
+        # No route is served before its role may call what is behind it.
+        api.node.add_dependency(caller)
         acknowledge(
             api,
             {
@@ -62,17 +74,6 @@ class ApiStack(PlatformStack):
                 "called with a role's signature.",
             },
         )
-        for response_type, problem in GATEWAY_RESPONSES.items():
-            api.add_gateway_response(
-                response_type,
-                type=apigateway.ResponseType.of(response_type),
-                status_code=str(problem.status),
-                response_headers={"Content-Type": f"'{MEDIA_TYPE}'", "X-Request-Id": "context.requestId"},
-                templates={"application/json": problem.document()},
-            )
-        routes = Routes(self, api, self._authorizer())
-        routes.add_server(catalog.function, self.names.prefix)
-        routes.add_models(models)
         if environment.api.log_role:
             self._let_api_gateway_log(api)
         # Built from the region, not taken from the stage: clients get one form of the address everywhere.
@@ -80,6 +81,35 @@ class ApiStack(PlatformStack):
             "api/url",
             f"https://{api.rest_api_id}.execute-api.{self.region}.{self.url_suffix}/{environment.name}",
         )
+
+    def _backends(self, models: Sequence[ModelSpec], catalog: PlatformFunction, caller: iam.Role) -> Backends:
+        pool = f"userpool/{self.shared('identity/user-pool-id')}"
+        return Backends(
+            service=f"arn:{self.partition}:apigateway:{self.region}",
+            user_pool=self.regional_arn("cognito-idp", pool),
+            caller=caller.role_arn,
+            catalog=catalog.function.function_arn,
+            functions={
+                model.name: self.model_arn("cpu", model.name) for model in models if model.target == "cpu"
+            },
+        )
+
+    def _caller(self, catalog: PlatformFunction) -> iam.Role:
+        """The one role in whose name API Gateway calls every model, so that no model's stack knows the API.
+
+        What it may do does not depend on the catalog: while a model moves or goes, the routes of before and
+        after both work, and no number of models outgrows IAM's 10,240 characters of inline policy.
+        """
+        role = iam.Role(self, "Caller", assumed_by=iam.ServicePrincipal("apigateway.amazonaws.com"))
+        functions, endpoints = self.model_arn("cpu", "*"), self.model_arn("gpu", "*")
+        for sid, action, resource in (
+            ("AskTheCatalog", "lambda:InvokeFunction", catalog.function.function_arn),
+            ("InvokeCpuModels", "lambda:InvokeFunction", functions),
+            ("InvokeGpuModels", "sagemaker:InvokeEndpoint", endpoints),
+        ):
+            role.add_to_policy(iam.PolicyStatement(sid=sid, actions=[action], resources=[resource]))
+        acknowledge_wildcards(role, {functions: EVERY_MODEL, endpoints: EVERY_MODEL})
+        return role
 
     def _stage(self) -> apigateway.StageOptions:
         settings = self.environment_config.api
@@ -99,39 +129,19 @@ class ApiStack(PlatformStack):
             access_log_format=apigateway.AccessLogFormat.custom(json.dumps(ACCESS_LOG_FORMAT)),
         )
 
-    def _authorizer(self) -> apigateway.CognitoUserPoolsAuthorizer:
-        pool = cognito.UserPool.from_user_pool_id(self, "Pool", self.shared("identity/user-pool-id"))
-        return apigateway.CognitoUserPoolsAuthorizer(self, "Authorizer", cognito_user_pools=[pool])
-
     def _catalog(self, models: Sequence[ModelSpec]) -> PlatformFunction:
         """The function that knows what is live and ready; outside the network, for it touches no payload."""
         names = {
             target: [model.name for model in models if model.target == target] for target in ("cpu", "gpu")
         }
-        functions = [self.model_arn(model) for model in models if model.target == "cpu"]
-        endpoints = [self.model_arn(model) for model in models if model.target == "gpu"]
-        statements = [
-            iam.PolicyStatement(
-                sid="ReadLiveVersions",
-                actions=["ssm:GetParameters"],
-                resources=[
-                    self.regional_arn("ssm", f"parameter{self.names.live_parameter(model.name)}")
-                    for model in models
-                ],
-            )
-        ]
-        if functions:
-            statements.append(
-                iam.PolicyStatement(
-                    sid="SeeFunctions", actions=["lambda:GetFunctionConfiguration"], resources=functions
-                )
-            )
-        if endpoints:
-            statements.append(
-                iam.PolicyStatement(
-                    sid="SeeEndpoints", actions=["sagemaker:DescribeEndpoint"], resources=endpoints
-                )
-            )
+        allowed = {
+            "ReadLiveVersions": (
+                "ssm:GetParameters",
+                self.regional_arn("ssm", f"parameter{self.names.live_parameter('*')}"),
+            ),
+            "SeeFunctions": ("lambda:GetFunctionConfiguration", self.model_arn("cpu", "*")),
+            "SeeEndpoints": ("sagemaker:DescribeEndpoint", self.model_arn("gpu", "*")),
+        }
         return PlatformFunction(
             self,
             "Catalog",
@@ -145,10 +155,14 @@ class ApiStack(PlatformStack):
             memory_mb=512,
             timeout_seconds=10,
             log_group_name=self.names.log_group("catalog"),
-            statements=statements,
+            statements=[
+                iam.PolicyStatement(sid=sid, actions=[action], resources=[resource])
+                for sid, (action, resource) in allowed.items()
+            ],
+            wildcards={resource: EVERY_MODEL for _, resource in allowed.values()},
         )
 
-    def _let_api_gateway_log(self, api: apigateway.RestApi) -> None:
+    def _let_api_gateway_log(self, api: apigateway.SpecRestApi) -> None:
         """The account's one role for API Gateway's logs; it outlives this stack, because other APIs use it
         too.
         """

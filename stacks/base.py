@@ -10,7 +10,6 @@ from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
 from catalog.environment import Environment
-from catalog.model import ModelSpec
 from catalog.names import ALIAS, ENVIRONMENT_TAG, Names
 from stacks.constructs.acknowledge import acknowledge
 
@@ -92,10 +91,14 @@ class PlatformStack(cdk.Stack):
     def bucket_arn(self, purpose: str) -> str:
         return f"arn:{self.partition}:s3:::{self.bucket_name(purpose)}"
 
-    def model_arn(self, model: ModelSpec) -> str:
-        """What the API invokes: the alias of a CPU model's function, or a GPU model's endpoint."""
-        name = self.names.model(model.name)
-        if model.target == "cpu":
+    def model_arn(self, target: str, model: str) -> str:
+        """What the API invokes: the alias of a CPU model's function, or a GPU model's endpoint.
+
+        Args:
+            model: the model's name, or `*` for a policy about every model of the environment.
+        """
+        name = self.names.model(model)
+        if target == "cpu":
             return self.regional_arn("lambda", f"function:{name}:{ALIAS}")
         return self.regional_arn("sagemaker", f"endpoint/{name}")
 

@@ -8,7 +8,7 @@ from typing import Any
 from ministack.services import apigateway_v1 as api_gateway
 from ministack.services.cloudformation import provisioners
 
-from local_aws.gateway import deployments
+from local_aws.gateway import deployments, openapi
 from local_aws.gateway.exchange import Json
 
 Create = Callable[[str, Json, str], tuple[str, Json]]
@@ -19,7 +19,7 @@ MiniStackAnswer = tuple[int, Json, bytes]
 def install() -> None:
     _wrap_deployments()
     _wrap_integrations()
-    _wrap_methods()
+    _import_bodies()
     _wrap_stages()
 
 
@@ -134,69 +134,53 @@ def _method(api_id: str, resource_id: str, http_method: str) -> Json | None:
 # --- CloudFormation -----------------------------------------------------------------------------------------
 
 
-def _wrap_methods() -> None:
-    """AWS::ApiGateway::Method: properties that MiniStack drops, and refusals that it swallows."""
-    create: Create = provisioners._apigw_method_create
+def _import_bodies() -> None:
+    """AWS::ApiGateway::RestApi: a `Body` is the API, and a changed one changes it in place."""
+    handlers = provisioners._RESOURCE_HANDLERS["AWS::ApiGateway::RestApi"]
+    create: Create = handlers["create"]
+    update: Callable[..., tuple[str, Json]] = handlers["update"]
 
-    def create_method(logical_id: str, properties: Json, stack_name: str) -> tuple[str, Json]:
-        _check_statuses(properties)
-        refusal = _refusal(_as_method(properties))
-        if refusal:
-            raise ValueError(refusal)
-        created = create(logical_id, properties, stack_name)
-        method = _method(properties["RestApiId"], properties["ResourceId"], properties["HttpMethod"])
-        if method is None:
-            raise ValueError(
-                f"{logical_id}: Invalid Resource identifier specified: {properties['ResourceId']}"
-            )
-        method["requestValidatorId"] = properties.get("RequestValidatorId")
-        integration = properties.get("Integration") or {}
-        if integration.get("ContentHandling"):
-            method["methodIntegration"]["contentHandling"] = integration["ContentHandling"]
+    def create_api(logical_id: str, properties: Json, stack_name: str) -> tuple[str, Json]:
+        named, body = _without_body(properties)
+        created = create(logical_id, named, stack_name)
+        if body is not None:
+            try:
+                openapi.replace(created[0], body)
+            except ValueError:
+                api_gateway._delete_rest_api(created[0])
+                raise
         return created
 
-    # Its update handler calls the creation by this name.
-    provisioners._apigw_method_create = create_method
-    provisioners._RESOURCE_HANDLERS["AWS::ApiGateway::Method"]["create"] = create_method
+    def update_api(
+        physical_id: str, before: Json, after: Json, stack_name: str, logical_id: str | None = None
+    ) -> tuple[str, Json]:
+        named, body = _without_body(after)
+        if body is not None and body != before.get("Body"):
+            openapi.replace(physical_id, body)
+        updated: tuple[str, Json] = update(
+            physical_id, _without_body(before)[0], named, stack_name, logical_id=logical_id
+        )
+        return updated
+
+    handlers["create"], handlers["update"] = create_api, update_api
+    # The platform's API is one document. MiniStack's methods would lose parts of a template without a word.
+    for part in ("Resource", "Method", "Authorizer", "GatewayResponse"):
+        del provisioners._RESOURCE_HANDLERS[f"AWS::ApiGateway::{part}"]
 
 
-def _as_method(properties: Json) -> Json:
-    """A template's method in the API's shape, as far as `_refusal` reads it."""
-    integration = properties.get("Integration") or {}
-    return {
-        "requestParameters": properties.get("RequestParameters"),
-        "methodResponses": {
-            str(response["StatusCode"]): {"responseParameters": response.get("ResponseParameters")}
-            for response in properties.get("MethodResponses") or []
-        },
-        "methodIntegration": {
-            "requestParameters": integration.get("RequestParameters"),
-            "timeoutInMillis": integration.get("TimeoutInMillis"),
-            "integrationResponses": {
-                str(response["StatusCode"]): {
-                    "selectionPattern": response.get("SelectionPattern"),
-                    "responseParameters": response.get("ResponseParameters"),
-                }
-                for response in integration.get("IntegrationResponses") or []
-            },
-        },
-    }
-
-
-def _check_statuses(properties: Json) -> None:
-    """API Gateway keeps one response per status, so of two in a template one would be lost without a word."""
-    integration = properties.get("Integration") or {}
-    for name, responses in (
-        ("MethodResponses", properties.get("MethodResponses")),
-        ("Integration.IntegrationResponses", integration.get("IntegrationResponses")),
-    ):
-        statuses = [str(response["StatusCode"]) for response in responses or []]
-        twice = next((status for status in statuses if statuses.count(status) > 1), None)
-        if twice:
-            raise ValueError(
-                f"{name} has StatusCode {twice} more than once: API Gateway keys them by status. "
-                "Give each its own status, and let its template set $context.responseOverride.status."
-            )
+def _without_body(properties: Json) -> tuple[Json, Json | None]:
+    """The properties that MiniStack handles, with the name that the document gives, and the document."""
+    if properties.get("Mode", "overwrite") != "overwrite" or properties.keys() & {
+        "BodyS3Location",
+        "CloneFrom",
+    }:
+        raise ValueError("The embedded AWS makes a RestApi of a Body with Mode overwrite only.")
+    body: Json | None = properties.get("Body")
+    rest = {name: value for name, value in properties.items() if name not in ("Body", "Mode")}
+    if body is None:
+        return rest, None
+    title = body.get("info", {}).get("title")
+    return {**({"Name": title} if title else {}), **rest}, body
 
 
 def _wrap_stages() -> None:

@@ -97,3 +97,18 @@ GATEWAY_RESPONSES = {
 """Gateway response type -> what the client reads. The messages say nothing about accounts, functions or
 endpoints.
 """
+
+
+def gateway_responses() -> dict[str, dict[str, object]]:
+    """`x-amazon-apigateway-gateway-responses`: the answers that API Gateway gives itself, as problems."""
+    return {
+        response_type: {
+            "statusCode": str(problem.status),
+            "responseParameters": {
+                "gatewayresponse.header.Content-Type": f"'{MEDIA_TYPE}'",
+                "gatewayresponse.header.X-Request-Id": "context.requestId",
+            },
+            "responseTemplates": {"application/json": problem.document()},
+        }
+        for response_type, problem in GATEWAY_RESPONSES.items()
+    }

@@ -1,146 +1,181 @@
-"""The routes of the API: the Open Inference Protocol's, with the same answers whether a model runs on CPU
-or GPU.
+"""The API as one OpenAPI document: the Open Inference Protocol's routes, with the same answers whether a
+model runs on CPU or GPU.
+
+The document is made from the catalog alone, without CDK, and replaces the deployed API as a whole
+(docs/decisions/0010). Every operation asks for a token with a scope.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-
-from aws_cdk import aws_apigateway as apigateway
-from aws_cdk import aws_iam as iam
-from aws_cdk import aws_lambda as lambda_
+from dataclasses import dataclass
+from typing import Any
 
 from catalog.model import ModelSpec
-from catalog.names import RESOURCE_SERVER
-from stacks.base import PlatformStack
+from catalog.names import RESOURCE_SERVER, Names
 from stacks.constructs import sagemaker_integration as sagemaker
+from stacks.constructs.problems import gateway_responses
 
-INVOKE = [f"{RESOURCE_SERVER}/invoke"]
-READ = [f"{RESOURCE_SERVER}/invoke", f"{RESOURCE_SERVER}/admin"]
+Json = dict[str, Any]
+
+AUTHORIZER = "Cognito"
+"""Name of the security scheme: the user pool's authorizer."""
 
 
-class Routes:
-    """Adds routes to an API; every one of them asks for a token with a scope."""
+@dataclass(frozen=True)
+class Backends:
+    """What the routes reach. Values may be tokens: they are only ever joined to texts.
 
-    def __init__(
-        self, stack: PlatformStack, api: apigateway.RestApi, authorizer: apigateway.IAuthorizer
-    ) -> None:
-        self._stack, self._authorizer = stack, authorizer
-        self._v2 = api.root.add_resource("v2")
-        self._models = self._v2.add_resource("models")
-        # One role calls every model by name, so that no model's stack needs to know the API.
-        self._caller = iam.Role(stack, "Caller", assumed_by=iam.ServicePrincipal("apigateway.amazonaws.com"))
+    Args:
+        service: what an integration's address begins with, `arn:<partition>:apigateway:<region>`.
+        user_pool: ARN of the user pool whose tokens count.
+        caller: ARN of the role in whose name API Gateway calls.
+        catalog: ARN of the function that knows what is live and ready.
+        functions: name of a CPU model -> ARN of the alias that serves it.
+    """
 
-    def add_server(self, catalog: lambda_.IFunction, name: str) -> None:
-        """`/v2`, `/v2/health/…` and `/v2/models`: about the platform, not about one model."""
-        health = self._v2.add_resource("health")
-        metadata = {"name": name, "version": "2", "extensions": []}
-        self._get(self._v2, _static(metadata), _static_responses())
+    service: str
+    user_pool: str
+    caller: str
+    catalog: str
+    functions: Mapping[str, str]
+
+
+def document(models: Sequence[ModelSpec], names: Names, backends: Backends) -> Json:
+    """The OpenAPI 3.0 document of an environment's API, with API Gateway's extensions."""
+    paths = _server(names, backends)
+    for model in models:
+        paths |= _model(model, names, backends)
+    return {
+        "openapi": "3.0.1",
+        "info": {"title": names.prefix, "description": "Open Inference Protocol v2", "version": "2"},
+        "paths": paths,
+        "components": {
+            "securitySchemes": {
+                AUTHORIZER: {
+                    "type": "apiKey",
+                    "name": "Authorization",
+                    "in": "header",
+                    "x-amazon-apigateway-authtype": "cognito_user_pools",
+                    "x-amazon-apigateway-authorizer": {
+                        "type": "cognito_user_pools",
+                        "providerARNs": [backends.user_pool],
+                    },
+                }
+            }
+        },
+        "x-amazon-apigateway-gateway-responses": gateway_responses(),
+    }
+
+
+def resources(paths: Mapping[str, object]) -> int:
+    """How many resources API Gateway makes of these paths: the root, and one for every segment below it."""
+    found = {"/"}
+    for path in paths:
+        parts = path.strip("/").split("/")
+        found |= {"/".join(parts[: end + 1]) for end in range(len(parts))}
+    return len(found)
+
+
+# --- Routes -------------------------------------------------------------------------------------------------
+
+
+def _server(names: Names, backends: Backends) -> Json:
+    """`/v2`, `/v2/health/…` and `/v2/models`: about the platform, not about one model."""
+    asked = _function(backends.catalog, backends)
+    metadata = {"name": names.prefix, "version": "2", "extensions": []}
+    return {
+        "/v2": {"get": _operation(_static(metadata), _scopes(READ), _STATIC_ANSWERS)},
         # It answers because API Gateway does: that is what "live" means here.
-        self._get(health.add_resource("live"), _static({"live": True}), _static_responses())
-        answer = self._function(catalog.function_arn)
-        self._get(health.add_resource("ready"), answer)
-        self._get(self._models, answer)
-        self._allow("AskTheCatalog", "lambda:InvokeFunction", [catalog.function_arn])
-        self._catalog = answer
-
-    def add_models(self, models: Sequence[ModelSpec]) -> None:
-        """`/v2/models/<name>`, `…/ready` and `…/infer` of every model."""
-        functions, endpoints = [], []
-        for model in models:
-            name = self._stack.names.model(model.name)
-            root = self._models.add_resource(model.name)
-            if model.target == "cpu":
-                functions.append(self._stack.model_arn(model))
-                answer = self._function(self._stack.model_arn(model))
-                self._get(root, answer)
-                self._get(root.add_resource("ready"), answer)
-                self._post(root.add_resource("infer"), answer)
-            else:
-                endpoints.append(self._stack.model_arn(model))
-                responses = sagemaker.method_responses()
-                metadata = sagemaker.invoke_endpoint(name, self._caller, operation="metadata")
-                self._get(root, metadata, responses)
-                # The endpoint's state says whether it is ready, and asking for it wakes nothing.
-                self._get(root.add_resource("ready"), self._catalog)
-                self._post(
-                    root.add_resource("infer"),
-                    sagemaker.invoke_endpoint(name, self._caller),
-                    responses,
-                    {"method.request.header.Content-Type": False},
-                )
-        if functions:
-            self._allow("InvokeCpuModels", "lambda:InvokeFunction", functions)
-        if endpoints:
-            self._allow("InvokeGpuModels", "sagemaker:InvokeEndpoint", endpoints)
-
-    def _allow(self, sid: str, action: str, resources: list[str]) -> None:
-        self._caller.add_to_policy(iam.PolicyStatement(sid=sid, actions=[action], resources=resources))
-
-    def _function(self, function_arn: str) -> apigateway.AwsIntegration:
-        """The proxy integration of a function that need not be in this stack."""
-        return apigateway.AwsIntegration(
-            proxy=True,
-            service="lambda",
-            path=f"2015-03-31/functions/{function_arn}/invocations",
-            options=apigateway.IntegrationOptions(credentials_role=self._caller),
-        )
-
-    def _get(
-        self,
-        resource: apigateway.Resource,
-        integration: apigateway.Integration,
-        responses: Sequence[apigateway.MethodResponse] = (),
-    ) -> None:
-        self._method(resource, "GET", READ, integration, responses, {})
-
-    def _post(
-        self,
-        resource: apigateway.Resource,
-        integration: apigateway.Integration,
-        responses: Sequence[apigateway.MethodResponse] = (),
-        parameters: dict[str, bool] | None = None,
-    ) -> None:
-        self._method(resource, "POST", INVOKE, integration, responses, parameters or {})
-
-    def _method(
-        self,
-        resource: apigateway.Resource,
-        method: str,
-        scopes: list[str],
-        integration: apigateway.Integration,
-        responses: Sequence[apigateway.MethodResponse],
-        parameters: dict[str, bool],
-    ) -> None:
-        resource.add_method(
-            method,
-            integration,
-            authorizer=self._authorizer,
-            authorization_type=apigateway.AuthorizationType.COGNITO,
-            authorization_scopes=scopes,
-            request_parameters=parameters,
-            method_responses=list(responses) or None,
-        )
+        "/v2/health/live": {"get": _operation(_static({"live": True}), _scopes(READ), _STATIC_ANSWERS)},
+        "/v2/health/ready": {"get": _operation(asked, _scopes(READ))},
+        "/v2/models": {"get": _operation(asked, _scopes(READ))},
+    }
 
 
-def _static(document: Mapping[str, object]) -> apigateway.MockIntegration:
+def _model(model: ModelSpec, names: Names, backends: Backends) -> Json:
+    """`/v2/models/<name>`, `…/ready` and `…/infer` of one model."""
+    root = f"/v2/models/{model.name}"
+    read, invoke = _scopes(READ, model), _scopes(INVOKE, model)
+    if model.target == "cpu":
+        answer = _function(backends.functions[model.name], backends)
+        return {
+            root: {"get": _operation(answer, read)},
+            f"{root}/ready": {"get": _operation(answer, read)},
+            f"{root}/infer": {"post": _operation(answer, invoke)},
+        }
+    endpoint = names.model(model.name)
+    metadata = sagemaker.invoke_endpoint(endpoint, backends.service, backends.caller, operation="metadata")
+    infer = sagemaker.invoke_endpoint(endpoint, backends.service, backends.caller)
+    answers = sagemaker.ANSWERS
+    return {
+        root: {"get": _operation(metadata, read, answers)},
+        # The endpoint's state says whether it is ready, and asking for it wakes nothing.
+        f"{root}/ready": {"get": _operation(_function(backends.catalog, backends), read)},
+        f"{root}/infer": {"post": _operation(infer, invoke, answers, headers=["Content-Type"])},
+    }
+
+
+READ = ("invoke", "admin")
+INVOKE = ("invoke",)
+
+
+def _scopes(rights: Sequence[str], model: ModelSpec | None = None) -> list[str]:
+    """Scopes of which a token needs one, for an operation of `model` or of the platform."""
+    return [f"{RESOURCE_SERVER}/{right}" for right in rights]
+
+
+# --- Operations ---------------------------------------------------------------------------------------------
+
+Answers = Mapping[str, Sequence[str]]
+"""Status -> headers of an operation's answers. API Gateway turns any that is not declared into a bare 500."""
+
+_PROXIED: Answers = {"200": ()}  # A proxy integration sets status and headers itself.
+_STATIC_ANSWERS: Answers = {"200": (sagemaker.REQUEST_ID,)}
+
+_TEXT = {"schema": {"type": "string"}}
+
+
+def _operation(
+    integration: Json, scopes: list[str], answers: Answers = _PROXIED, *, headers: Sequence[str] = ()
+) -> Json:
+    """One method of one path; `headers` are those of the request that the integration reads."""
+    parameters = [{"name": name, "in": "header", "required": False, **_TEXT} for name in headers]
+    return {
+        **({"parameters": parameters} if parameters else {}),
+        "responses": {
+            status: {
+                "description": status,
+                **({"headers": dict.fromkeys(names, _TEXT)} if names else {}),
+            }
+            for status, names in answers.items()
+        },
+        "security": [{AUTHORIZER: scopes}],
+        "x-amazon-apigateway-integration": integration,
+    }
+
+
+def _function(function_arn: str, backends: Backends) -> Json:
+    """The proxy integration of a function that need not be in this stack."""
+    return {
+        "type": "aws_proxy",
+        "httpMethod": "POST",
+        "uri": f"{backends.service}:lambda:path/2015-03-31/functions/{function_arn}/invocations",
+        "credentials": backends.caller,
+    }
+
+
+def _static(answer: Mapping[str, object]) -> Json:
     """An answer that is known when the API is deployed: it costs nothing and calls nobody."""
-    return apigateway.MockIntegration(
+    return {
+        "type": "mock",
         # A media type without a template is 415 then, not a failed integration.
-        passthrough_behavior=apigateway.PassthroughBehavior.NEVER,
-        request_templates={"application/json": '{"statusCode": 200}'},
-        integration_responses=[
-            apigateway.IntegrationResponse(
-                status_code="200",
-                response_templates={"application/json": json.dumps(document, separators=(",", ":"))},
-                response_parameters={f"method.response.header.{sagemaker.REQUEST_ID}": "context.requestId"},
-            )
-        ],
-    )
-
-
-def _static_responses() -> list[apigateway.MethodResponse]:
-    return [
-        apigateway.MethodResponse(
-            status_code="200", response_parameters={f"method.response.header.{sagemaker.REQUEST_ID}": True}
-        )
-    ]
+        "passthroughBehavior": "never",
+        "requestTemplates": {"application/json": '{"statusCode": 200}'},
+        "responses": {
+            "default": {
+                "statusCode": "200",
+                "responseParameters": {f"method.response.header.{sagemaker.REQUEST_ID}": "context.requestId"},
+                "responseTemplates": {"application/json": json.dumps(answer, separators=(",", ":"))},
+            }
+        },
+    }

@@ -1,55 +1,114 @@
 """The API's contract at the gateway: who may call what, and that no backend error can pass as a success."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
+import aws_cdk as cdk
 import pytest
+from aws_cdk.assertions import Template
 
+from app import ROOT
+from catalog.loader import load_platform
+from catalog.model import ModelSpec
 from inference_runtime.errors import PROBLEMS
+from stacks.api import ApiStack
 from stacks.constructs.problems import GATEWAY_RESPONSES, MODEL_ERROR, Problem
 from tests.template.conftest import Assembly
 
-API = "inference-prod-api"
+
+def body(assembly: Assembly) -> dict[str, Any]:
+    """The OpenAPI document that is the API."""
+    found: dict[str, Any] = assembly.one("AWS::ApiGateway::RestApi").properties["Body"]
+    return found
 
 
-def methods(assembly: Assembly) -> list[dict[str, Any]]:
-    return [m.properties for m in assembly.resources("AWS::ApiGateway::Method")]
+def operations(assembly: Assembly) -> dict[str, dict[str, Any]]:
+    """`VERB /path` -> operation."""
+    return {
+        f"{verb.upper()} {path}": operation
+        for path, item in body(assembly)["paths"].items()
+        for verb, operation in item.items()
+    }
 
 
-def test_every_method_needs_a_token_with_a_scope(prod: Assembly) -> None:
-    for method in methods(prod):
-        assert method["AuthorizationType"] == "COGNITO_USER_POOLS"
-        allowed = (
-            {"inference/invoke"}
-            if method["HttpMethod"] == "POST"
-            else {"inference/invoke", "inference/admin"}
-        )
-        assert set(method["AuthorizationScopes"]) == allowed
+def integration(operation: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = operation["x-amazon-apigateway-integration"]
+    return found
 
 
-def test_sagemaker_integrations_default_to_an_error(prod: Assembly) -> None:
-    direct = [m for m in methods(prod) if "runtime.sagemaker" in json.dumps(m["Integration"].get("Uri", ""))]
+def test_every_operation_needs_a_token_with_a_scope(assembly: Assembly) -> None:
+    [(name, scheme)] = body(assembly)["components"]["securitySchemes"].items()
+    assert (scheme["type"], scheme["in"], scheme["name"]) == ("apiKey", "header", "Authorization")
+    assert scheme["x-amazon-apigateway-authtype"] == "cognito_user_pools"
+    authorizer = scheme["x-amazon-apigateway-authorizer"]
+    assert authorizer["type"] == "cognito_user_pools"
+    assert len(authorizer["providerARNs"]) == 1
+    assert operations(assembly)
+    for route, operation in operations(assembly).items():
+        [security] = operation["security"]
+        allowed = {"inference/invoke"} | ({"inference/admin"} if route.startswith("GET ") else set())
+        assert security.keys() == {name}, route
+        assert set(security[name]) == allowed, route
+
+
+def test_the_api_is_nothing_but_its_document(assembly: Assembly) -> None:
+    """A route of its own would be served until after the deployment that should have ended it."""
+    parts = {resource.type for resource in assembly.resources() if "ApiGateway" in resource.type}
+    assert parts == {f"AWS::ApiGateway::{part}" for part in ("RestApi", "Deployment", "Stage", "Account")}
+    api = assembly.one("AWS::ApiGateway::RestApi").properties
+    assert api["FailOnWarnings"] is True
+    assert api.get("Mode", "overwrite") == "overwrite"
+
+
+def test_every_operation_calls_in_the_name_of_the_one_role_which_is_ready_first(assembly: Assembly) -> None:
+    api = assembly.one("AWS::ApiGateway::RestApi")
+    called = [i for i in map(integration, operations(assembly).values()) if i["type"] != "mock"]
+    [role] = {i["credentials"]["Fn::GetAtt"][0] for i in called}
+    policies = {
+        policy.logical_id
+        for policy in assembly.resources("AWS::IAM::Policy")
+        if policy.properties["Roles"] == [{"Ref": role}]
+    }
+    assert policies
+    assert policies <= set(api.raw["DependsOn"])
+
+
+def test_no_integration_takes_a_failure_for_a_success(assembly: Assembly) -> None:
+    direct = {
+        route: integration(operation)
+        for route, operation in operations(assembly).items()
+        if integration(operation)["type"] not in ("mock", "aws_proxy")
+    }
     assert len(direct) == 2
-    for method in direct:
-        answers = method["Integration"]["IntegrationResponses"]
-        [catch_all] = [answer for answer in answers if "SelectionPattern" not in answer]
-        assert catch_all["StatusCode"] == "500"
+    for route, called in direct.items():
+        answers = called["responses"]
+        assert answers["default"]["statusCode"] == "500", route
         # API Gateway keeps one response per status: a second one silently replaces the first.
-        assert len({answer["StatusCode"] for answer in answers}) == len(answers)
-        declared = {response["StatusCode"] for response in method["MethodResponses"]}
-        assert {answer["StatusCode"] for answer in answers} <= declared
+        statuses = [answer["statusCode"] for answer in answers.values()]
+        assert len(set(statuses)) == len(statuses)
+        assert set(statuses) <= operations(assembly)[route]["responses"].keys()
 
 
 def test_gpu_models_are_called_without_a_function_in_between(prod: Assembly) -> None:
-    [infer] = [
-        m
-        for m in methods(prod)
-        if m["HttpMethod"] == "POST" and "sagemaker" in json.dumps(m["Integration"]["Uri"])
-    ]
-    assert infer["Integration"]["Type"] == "AWS"
-    assert "endpoints/inference-prod-text-embedding/invocations" in json.dumps(infer["Integration"]["Uri"])
-    mapped = infer["Integration"]["RequestParameters"]
+    infer = integration(operations(prod)["POST /v2/models/text-embedding/infer"])
+    assert infer["type"] == "aws"
+    assert "endpoints/inference-prod-text-embedding/invocations" in json.dumps(infer["uri"])
+    mapped = infer["requestParameters"]
     assert mapped["integration.request.header.X-Amzn-SageMaker-Inference-Id"] == "context.requestId"
+
+
+def test_the_deployment_follows_every_change_of_the_document_and_nothing_else() -> None:
+    platform = load_platform(ROOT, "dev")
+
+    def deployment(models: Sequence[ModelSpec]) -> str:
+        template = Template.from_stack(ApiStack(cdk.App(), platform.environment, models))
+        [logical_id] = template.find_resources("AWS::ApiGateway::Deployment")
+        return str(logical_id)
+
+    all_models = deployment(platform.models)
+    assert deployment(platform.models) == all_models
+    assert deployment(platform.models[1:]) != all_models
 
 
 @pytest.mark.parametrize("problem", [*GATEWAY_RESPONSES.values(), MODEL_ERROR], ids=lambda p: p.slug)
@@ -60,24 +119,25 @@ def test_gateway_and_runtime_describe_a_problem_alike(problem: Problem) -> None:
 
 
 def test_every_gateway_response_is_a_problem_document(prod: Assembly) -> None:
-    responses = {
-        r.properties["ResponseType"]: r.properties for r in prod.resources("AWS::ApiGateway::GatewayResponse")
-    }
+    responses = body(prod)["x-amazon-apigateway-gateway-responses"]
     assert {"DEFAULT_4XX", "DEFAULT_5XX", "UNAUTHORIZED", "MISSING_AUTHENTICATION_TOKEN"} <= responses.keys()
     for response in responses.values():
-        document = json.loads(response["ResponseTemplates"]["application/json"])
-        assert response["StatusCode"] == str(document["status"])
+        document = json.loads(response["responseTemplates"]["application/json"])
+        assert response["statusCode"] == str(document["status"])
         assert (
-            response["ResponseParameters"]["gatewayresponse.header.Content-Type"]
+            response["responseParameters"]["gatewayresponse.header.Content-Type"]
             == "'application/problem+json'"
         )
 
 
-def test_access_log_names_the_caller_and_never_the_payload(prod: Assembly) -> None:
-    stage = prod.one("AWS::ApiGateway::Stage", API).properties
+def test_every_request_is_throttled_and_logged_but_never_its_payload(assembly: Assembly) -> None:
+    stage = assembly.one("AWS::ApiGateway::Stage").properties
     fields = json.loads(stage["AccessLogSetting"]["Format"])
     assert {"request_id", "client_id", "route", "status"} <= fields.keys()
     assert not [v for v in fields.values() if "body" in v.lower() or "authorization" in v.lower()]
     [settings] = stage["MethodSettings"]
     assert settings["DataTraceEnabled"] is False
     assert settings["LoggingLevel"] == "OFF"
+    assert settings["ThrottlingRateLimit"] > 0
+    assert settings["ThrottlingBurstLimit"] > 0
+    assert (settings["HttpMethod"], settings["ResourcePath"]) == ("*", "/*")

@@ -66,9 +66,10 @@ def test_cpu_model_is_called_through_the_alias_only(prod: Assembly) -> None:
     assert alias["Name"] == "live"
     assert prod.one("AWS::Lambda::Version", CPU_STACK).raw["DeletionPolicy"] == "Retain"
     uris = [
-        method.properties["Integration"].get("Uri")
-        for method in prod.resources("AWS::ApiGateway::Method")
-        if "file-type" in str(method.properties["Integration"].get("Uri"))
+        operation["x-amazon-apigateway-integration"]["uri"]
+        for path, item in prod.one("AWS::ApiGateway::RestApi").properties["Body"]["paths"].items()
+        for operation in item.values()
+        if path.startswith("/v2/models/file-type")
     ]
     assert len(uris) == 3
     assert all("function:inference-prod-file-type:live/invocations" in str(uri) for uri in uris)

@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -73,81 +74,68 @@ def template(
     deployment: str = "D1",
     account: bool = True,
     log: str = "$context.requestId $context.status",
+    path: str = "/m",
 ) -> Json:
-    """A GPU model's route in the shape that CDK synthesizes."""
+    """A GPU model's route in the shape that the platform has it."""
     header = "method.response.header"
-    method = {
-        "Type": "AWS::ApiGateway::Method",
-        "Properties": {
-            "RestApiId": {"Ref": "Api"},
-            "ResourceId": {"Ref": "Route"},
-            "HttpMethod": "POST",
-            "AuthorizationType": "NONE",
-            "RequestParameters": {"method.request.header.Content-Type": False},
-            "MethodResponses": [
-                {"StatusCode": "200", "ResponseParameters": {f"{header}.Content-Type": True}},
-                {"StatusCode": "500", "ResponseParameters": {f"{header}.Retry-After": True}},
-            ],
-            "Integration": {
-                "Type": "AWS",
-                "IntegrationHttpMethod": "POST",
-                "Uri": "arn:aws:apigateway:us-east-1:runtime.sagemaker:path/endpoints/script/invocations",
-                "Credentials": role,
-                "PassthroughBehavior": "NEVER",
-                "ContentHandling": "CONVERT_TO_TEXT",
-                "TimeoutInMillis": 1000,
-                "RequestParameters": {
-                    "integration.request.header.Content-Type": "method.request.header.Content-Type"
+    text = {"schema": {"type": "string"}}
+    operation = {
+        "parameters": [{"name": "Content-Type", "in": "header", **text}],
+        "responses": {
+            "200": {"description": "good", "headers": {"Content-Type": text}},
+            "500": {"description": "bad", "headers": {"Retry-After": text}},
+        },
+        "x-amazon-apigateway-integration": {
+            "type": "aws",
+            "httpMethod": "POST",
+            "uri": "arn:aws:apigateway:us-east-1:runtime.sagemaker:path/endpoints/script/invocations",
+            "credentials": role,
+            "passthroughBehavior": "never",
+            "contentHandling": "CONVERT_TO_TEXT",
+            "timeoutInMillis": 1000,
+            "requestParameters": {
+                "integration.request.header.Content-Type": "method.request.header.Content-Type"
+            },
+            "requestTemplates": {"application/json": "$input.json('$')", "a/binary": "$input.body"},
+            "responses": {
+                "2..": {
+                    "statusCode": "200",
+                    "responseParameters": {f"{header}.Content-Type": "'text/plain'"},
+                    "responseTemplates": {"application/json": answer},
                 },
-                "RequestTemplates": {"application/json": "$input.json('$')", "a/binary": "$input.body"},
-                "IntegrationResponses": [
-                    {
-                        "StatusCode": "200",
-                        "SelectionPattern": "2..",
-                        "ResponseParameters": {f"{header}.Content-Type": "'text/plain'"},
-                        "ResponseTemplates": {"application/json": answer},
+                "default": {
+                    "statusCode": "500",
+                    "responseParameters": {f"{header}.Retry-After": "'5'"},
+                    "responseTemplates": {
+                        "application/json": "#set($context.responseOverride.status = 503)asleep"
                     },
-                    {
-                        "StatusCode": "500",
-                        "ResponseParameters": {f"{header}.Retry-After": "'5'"},
-                        "ResponseTemplates": {
-                            "application/json": "#set($context.responseOverride.status = 503)asleep"
-                        },
-                        "ContentHandling": "CONVERT_TO_TEXT",
-                    },
-                ],
+                    "contentHandling": "CONVERT_TO_TEXT",
+                },
             },
         },
     }
     resources: Json = {
         "Api": {
             "Type": "AWS::ApiGateway::RestApi",
-            "Properties": {"Name": "cfn", "BinaryMediaTypes": ["a/binary"]},
-        },
-        "Route": {
-            "Type": "AWS::ApiGateway::Resource",
             "Properties": {
-                "RestApiId": {"Ref": "Api"},
-                "ParentId": {"Fn::GetAtt": ["Api", "RootResourceId"]},
-                "PathPart": "m",
+                "Body": {
+                    "openapi": "3.0.1",
+                    "info": {"title": "cfn", "version": "1"},
+                    "paths": {path: {"post": operation}},
+                    "x-amazon-apigateway-binary-media-types": ["a/binary"],
+                    "x-amazon-apigateway-gateway-responses": {
+                        "MISSING_AUTHENTICATION_TOKEN": {
+                            "statusCode": "404",
+                            "responseParameters": {
+                                "gatewayresponse.header.X-Request-Id": "context.requestId"
+                            },
+                            "responseTemplates": {"application/json": '{"slug":"not-found"}'},
+                        }
+                    },
+                }
             },
         },
-        "Method": method,
-        "NotFound": {
-            "Type": "AWS::ApiGateway::GatewayResponse",
-            "Properties": {
-                "RestApiId": {"Ref": "Api"},
-                "ResponseType": "MISSING_AUTHENTICATION_TOKEN",
-                "StatusCode": "404",
-                "ResponseParameters": {"gatewayresponse.header.X-Request-Id": "context.requestId"},
-                "ResponseTemplates": {"application/json": '{"slug":"not-found"}'},
-            },
-        },
-        deployment: {
-            "Type": "AWS::ApiGateway::Deployment",
-            "DependsOn": ["Method", "NotFound"],
-            "Properties": {"RestApiId": {"Ref": "Api"}},
-        },
+        deployment: {"Type": "AWS::ApiGateway::Deployment", "Properties": {"RestApiId": {"Ref": "Api"}}},
         "Stage": {
             "Type": "AWS::ApiGateway::Stage",
             "Properties": {
@@ -165,6 +153,19 @@ def template(
         resources["Account"] = {"Type": "AWS::ApiGateway::Account", "Properties": {"CloudWatchRoleArn": role}}
         resources["Stage"]["DependsOn"] = ["Account"]
     return {"Resources": resources, "Outputs": {"Id": {"Value": {"Ref": "Api"}}}}
+
+
+def body_of(stack: Json) -> Json:
+    """The OpenAPI document in a template."""
+    found: Json = stack["Resources"]["Api"]["Properties"]["Body"]
+    return found
+
+
+def operation_of(stack: Json) -> Json:
+    """The one operation of that document."""
+    [item] = body_of(stack)["paths"].values()
+    found: Json = item["post"]
+    return found
 
 
 class Stack:
@@ -244,17 +245,96 @@ def test_an_access_log_needs_the_accounts_log_role(cloud: Cloud, group: str) -> 
     assert "CloudWatch Logs role ARN must be set in account settings to enable logging" in refusal
 
 
-def test_an_undeclared_parameter_fails_the_method(cloud: Cloud, group: str) -> None:
-    body = template(cloud.role(ALLOW_ENDPOINTS), group)
-    del body["Resources"]["Method"]["Properties"]["RequestParameters"]
-    assert "Invalid mapping expression parameter specified: method.request.header.Content-Type" in Stack(
-        cloud
-    ).refusal(body)
+def test_a_changed_document_changes_the_api_in_place(cloud: Cloud, group: str) -> None:
+    role, stack = cloud.role(ALLOW_ENDPOINTS), Stack(cloud)
+    api = stack.create(template(role, group))
+    root = api._resource("/")
+    stack.update(template(role, group, path="/n/o", deployment="D2"))
+    assert (api.post("/n/o", json={}).text, api.post("/m", json={}).status_code) == ("one", 404)
+    paths = {r["path"]: r["id"] for r in cloud.gateway.get_resources(restApiId=api.id)["items"]}
+    assert paths.keys() == {"/", "/n", "/n/o"}
+    assert paths["/"] == root
+    assert cloud.gateway.get_rest_api(restApiId=api.id)["name"] == "cfn"
 
 
-def test_two_integration_responses_with_one_status_fail_the_method(cloud: Cloud, group: str) -> None:
-    """API Gateway keys them by status: one of the two would be lost."""
-    body = template(cloud.role(ALLOW_ENDPOINTS), group)
-    responses = body["Resources"]["Method"]["Properties"]["Integration"]["IntegrationResponses"]
-    responses.append({**responses[1], "SelectionPattern": "424"})
-    assert "StatusCode 500 more than once" in Stack(cloud).refusal(body)
+def test_a_document_that_is_refused_leaves_the_api_as_it_was(cloud: Cloud, group: str) -> None:
+    role, stack = cloud.role(ALLOW_ENDPOINTS), Stack(cloud)
+    api = stack.create(template(role, group))
+    broken = template(role, group, path="/n", deployment="D2")
+    operation_of(broken)["x-unheard-of"] = True
+    with pytest.raises(Exception, match="ROLLBACK"):
+        stack.update(broken)
+    assert (api.post("/m", json={}).text, api.post("/n", json={}).status_code) == ("one", 404)
+    names = [one["name"] for one in cloud.gateway.get_rest_apis(limit=500)["items"]]
+    assert "draft" not in names
+
+
+def undeclared(stack: Json) -> None:
+    del operation_of(stack)["parameters"]
+
+
+def twice(stack: Json) -> None:
+    responses = operation_of(stack)["x-amazon-apigateway-integration"]["responses"]
+    responses["424"] = responses["default"]
+
+
+def extension(stack: Json) -> None:
+    body_of(stack)["x-amazon-apigateway-request-validator"] = "all"
+
+
+def integration_setting(stack: Json) -> None:
+    operation_of(stack)["x-amazon-apigateway-integration"]["tlsConfig"] = {}
+
+
+def foreign_authorizer(stack: Json) -> None:
+    body_of(stack)["components"] = {
+        "securitySchemes": {
+            "custom": {
+                "type": "apiKey",
+                "name": "Authorization",
+                "in": "header",
+                "x-amazon-apigateway-authtype": "custom",
+                "x-amazon-apigateway-authorizer": {"type": "token", "authorizerUri": "arn:aws:any"},
+            }
+        }
+    }
+
+
+def unknown_scheme(stack: Json) -> None:
+    operation_of(stack)["security"] = [{"nobody": []}]
+
+
+def model(stack: Json) -> None:
+    operation_of(stack)["requestBody"] = {"content": {}}
+
+
+def swagger(stack: Json) -> None:
+    body_of(stack).update(openapi="3.1.0")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (undeclared, "Invalid mapping expression parameter specified: method.request.header.Content-Type"),
+        (twice, "integration response 424 of POST /m: another one has the status 500"),
+        (extension, "does not import x-amazon-apigateway-request-validator of the document"),
+        (integration_setting, "does not import tlsConfig of x-amazon-apigateway-integration of POST /m"),
+        (foreign_authorizer, "authorizers of Cognito user pools only: the security scheme custom"),
+        (unknown_scheme, "POST /m: its security must name one security scheme"),
+        (model, "does not import requestBody of POST /m"),
+        (swagger, "member openapi must be 3.0.x"),
+    ],
+)
+def test_a_document_is_refused_for_what_would_be_lost(
+    cloud: Cloud, group: str, change: Callable[[Json], None], reason: str
+) -> None:
+    stack = template(cloud.role(ALLOW_ENDPOINTS), group)
+    change(stack)
+    assert reason in Stack(cloud).refusal(stack)
+
+
+def test_an_api_in_parts_is_refused_by_type(cloud: Cloud, group: str) -> None:
+    stack = template(cloud.role(ALLOW_ENDPOINTS), group)
+    stack["Resources"]["Method"] = {"Type": "AWS::ApiGateway::Method", "Properties": {}}
+    with pytest.raises(ClientError, match="AWS::ApiGateway::Method"):
+        Stack(cloud).create(stack)
