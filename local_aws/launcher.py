@@ -24,6 +24,7 @@ from local_aws.state import (
     DEFAULT_ACCOUNT,
     DEFAULT_REGION,
     HOME_VARIABLE,
+    LISTENER_VARIABLE,
     Home,
     LocalAwsError,
     State,
@@ -66,15 +67,17 @@ def start(
         if running:
             return running
         _end_everything(folder)
-        process = subprocess.Popen(
-            server_command(),
-            cwd=Path(__file__).resolve().parents[1],
-            env=server_environment(folder, choose_port(port)),
-            stdin=subprocess.DEVNULL,
-            stdout=folder.log.open("wb"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with listen(port) as listener:
+            process = subprocess.Popen(
+                server_command(),
+                cwd=Path(__file__).resolve().parents[1],
+                env=server_environment(folder, listener),
+                stdin=subprocess.DEVNULL,
+                stdout=folder.log.open("wb"),
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=[listener.fileno()],
+            )
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             if process.poll() is not None:
@@ -94,11 +97,13 @@ def run(port: int | None = None, *, home: str | os.PathLike[str] | None = None) 
         if _answering(folder):
             raise LocalAwsError("The embedded AWS is already running: stop it first.")
         _end_everything(folder)
-        process = subprocess.Popen(
-            server_command(),
-            cwd=Path(__file__).resolve().parents[1],
-            env=server_environment(folder, choose_port(port)),
-        )
+        with listen(port) as listener:
+            process = subprocess.Popen(
+                server_command(),
+                cwd=Path(__file__).resolve().parents[1],
+                env=server_environment(folder, listener),
+                pass_fds=[listener.fileno()],
+            )
     # Ctrl-C reaches the server as well, other signals do not; this process waits for it in either case.
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     while True:
@@ -126,9 +131,10 @@ def server_command() -> list[str]:
     return [sys.executable, "-m", "local_aws.server"]
 
 
-def server_environment(home: Home, port: int) -> dict[str, str]:
+def server_environment(home: Home, listener: socket.socket) -> dict[str, str]:
     """The whole environment of the server process; MiniStack reads its settings from it when imported."""
     ensure_certificates(home)
+    port = listener.getsockname()[1]
     kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     return kept | {
         # Node, for the Lambda functions that CDK itself brings, is installed beside this interpreter.
@@ -139,6 +145,7 @@ def server_environment(home: Home, port: int) -> dict[str, str]:
         HOME_VARIABLE: str(home.path),
         processes.MARK_VARIABLE: str(home.path),
         "GATEWAY_PORT": str(port),
+        LISTENER_VARIABLE: str(listener.fileno()),
         "BIND_HOST": "127.0.0.1",
         "AUTH": "true",
         "USE_SSL": "1",
@@ -164,27 +171,23 @@ def server_environment(home: Home, port: int) -> dict[str, str]:
     }
 
 
-def choose_port(port: int | None) -> int:
-    """The port to serve on, 0 meaning any free one; raises LocalAwsError if the given one is in use."""
-    if port and not _free(port):
-        raise LocalAwsError(f"Port {port} is in use: choose another with --port, or omit it for a free one.")
-    if port:
-        return port
-    if port is None and _free(DEFAULT_PORT):
-        return DEFAULT_PORT
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def listen(port: int | None) -> socket.socket:
+    """The socket to serve on, for the server to inherit: two starting at once cannot meet on a port.
 
-
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    Port 0 means any free one, None 4566 or any. Raises LocalAwsError if the given one is in use.
+    """
+    for candidate in (DEFAULT_PORT, 0) if port is None else (port,):
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            listener.bind(("127.0.0.1", candidate))
+            # Listening takes the port; bound sockets can still share it.
+            listener.listen()
         except OSError:
-            return False
-    return True
+            listener.close()
+            continue
+        return listener
+    raise LocalAwsError(f"Port {port} is in use: choose another with --port, or omit it for a free one.")
 
 
 @contextlib.contextmanager

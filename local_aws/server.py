@@ -18,13 +18,13 @@ from ministack import app as ministack
 from ministack.core import lambda_runtime
 
 from local_aws import extensions
-from local_aws.state import Home, State, write_state
+from local_aws.state import LISTENER_VARIABLE, Home, State, write_state
 
 
 async def _serve(home: Home, port: int) -> None:
     config = Config()
-    # Loopback only, and never 443, which MiniStack's own entry point would also take.
-    config.bind = [f"127.0.0.1:{port}"]
+    # The launcher's socket: loopback only, and never 443, which MiniStack's own entry point would also take.
+    config.bind = [f"fd://{os.environ[LISTENER_VARIABLE]}"]
     config.certfile, config.keyfile = str(home.certificate), str(home.key)
     config.keep_alive_timeout = 75
     config.accesslog = None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HOME_VARIABLE = "LOCAL_AWS_HOME"
+LISTENER_VARIABLE = "LOCAL_AWS_LISTENER"  # the inherited descriptor of the socket to serve on
 DEFAULT_ACCOUNT = "000000000000"
 DEFAULT_REGION = "us-east-1"
 

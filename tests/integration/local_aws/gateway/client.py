@@ -28,15 +28,16 @@ ROOT = Path(__file__).resolve().parents[4]
 def running(path: Path) -> Iterator["Cloud"]:
     home = Home(path)
     path.mkdir(parents=True, exist_ok=True)
-    environment = launcher.server_environment(home, launcher.choose_port(0))
     home.temporary.mkdir(parents=True, exist_ok=True)
-    with home.log.open("wb") as log:
+    with home.log.open("wb") as log, launcher.listen(0) as listener:
+        environment = launcher.server_environment(home, listener)
         process = subprocess.Popen(
             [sys.executable, str(SERVER)],
             cwd=ROOT,
             env={**environment, "PYTHONPATH": str(ROOT), "STATE_DIR": str(path / "state")},
             stdout=log,
             stderr=subprocess.STDOUT,
+            pass_fds=[listener.fileno()],
         )
     try:
         cloud = Cloud(_wait(home, process), home.log)
