@@ -1,11 +1,11 @@
 """What `config/<env>.yaml` says: one environment of the platform, in one account and region."""
 
-import re
 from ipaddress import IPv4Network
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from catalog import regions
 from catalog.section import Items, Name, Section, refusal, refuse
 
 # What CloudWatch Logs accepts, PutRetentionPolicy.
@@ -16,28 +16,164 @@ LogDays = Literal[
 LOCAL = "local"
 
 
-class Network(Section):
-    """The VPC that models and payloads stay in."""
+Cidr = Annotated[str, Field(pattern=r"^\d{1,3}(\.\d{1,3}){3}/\d{1,2}$")]
 
+# What EC2 refuses as the range of a VPC, CreateVpc.
+_NEVER_A_VPC = [IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3")]
+
+
+def _range(value: str, *path: str | int) -> IPv4Network:
+    """The range that `value` names; refused at `path` if it is none."""
+    try:
+        return IPv4Network(value)
+    except ValueError as error:
+        refuse(refusal(value, f"must be an IPv4 network address, as 10.20.0.0/16 ({error})", *path))
+        raise  # refuse does, before
+
+
+class ExistingVpc(Section):
+    """A VPC that is already there, such as a landing zone's: docs/network.md says what it must have."""
+
+    id: Annotated[
+        str, Field(pattern=r"^vpc-[0-9a-f]{8,17}$", description="The VPC, as `vpc-0a1b2c3d4e5f60718`.")
+    ]
     cidr: Annotated[
-        str,
+        Cidr | None,
         Field(
-            pattern=r"^\d{1,3}(\.\d{1,3}){3}/\d{1,2}$",
-            description="IPv4 range of the VPC, /16 to /22, as `10.20.0.0/16`.",
+            description="The VPC's IPv4 range. Needed with `private_control_plane` where the VPC has the "
+            "interface endpoints already: the control functions may call that range and nothing else."
+        ),
+    ] = None
+    subnets: Annotated[
+        dict[str, Annotated[str, Field(pattern=r"^subnet-[0-9a-f]{8,17}$")]],
+        Field(
+            description="Zone -> id of its subnet without a route to the internet; one for each of "
+            "`availability_zones`."
         ),
     ]
+    create_endpoints: Annotated[
+        bool,
+        Field(
+            description="Whether the platform makes the endpoints that it needs, which then carry its "
+            "policies. `false`: the VPC has them."
+        ),
+    ] = False
+    route_tables: Annotated[
+        dict[str, Annotated[str, Field(pattern=r"^rtb-[0-9a-f]{8,17}$")]],
+        Field(
+            description="Zone -> id of the route table of its subnet, which may be the same for all; with "
+            "`create_endpoints` only: S3's endpoint is a route in each."
+        ),
+    ] = {}
 
     @field_validator("cidr")
     @classmethod
-    def _is_a_vpc_range(cls, value: str) -> str:
-        try:
-            network = IPv4Network(value)
-        except ValueError as error:
-            refuse(refusal(value, f"must be an IPv4 network address, as 10.20.0.0/16 ({error})"))
-        else:
-            if not 16 <= network.prefixlen <= 22:
-                refuse(refusal(value, "must have a prefix from /16 to /22: room for every zone's subnets"))
+    def _is_a_range(cls, value: str | None) -> str | None:
+        if value is not None:
+            _range(value)
         return value
+
+    @model_validator(mode="after")
+    def _endpoints_go_into_route_tables(self) -> "ExistingVpc":
+        wanted = self.subnets if self.create_endpoints else {}
+        if self.route_tables.keys() != wanted.keys():
+            refuse(
+                refusal(
+                    sorted(self.route_tables),
+                    f"must have one route table for each zone of subnets: {', '.join(wanted)}"
+                    if self.create_endpoints
+                    else "is for create_endpoints: true only: nothing else changes route tables",
+                    "route_tables",
+                )
+            )
+        return self
+
+
+class Network(Section):
+    """The network that models and payloads stay in: one made here (`cidr`), or one that is there (`vpc`)."""
+
+    cidr: Annotated[
+        Cidr | None,
+        Field(description="IPv4 range of the VPC that the platform makes, /16 to /22, as `10.20.0.0/16`."),
+    ] = None
+    vpc: Annotated[
+        ExistingVpc | None, Field(description="A VPC that is already there, instead of `cidr`.")
+    ] = None
+    avoid_cidrs: Annotated[
+        Items[Cidr],
+        Field(
+            description="Ranges that the VPC must not overlap, such as those of networks it is peered with. "
+            "Other environments of the same account and region count by themselves."
+        ),
+    ] = ()
+    private_control_plane: Annotated[
+        bool,
+        Field(
+            description="Whether the functions that operate the platform run in the VPC too, with an "
+            "interface endpoint per service that they call. Each endpoint costs by the hour and zone."
+        ),
+    ] = False
+    s3_prefix_list: Annotated[
+        str | None,
+        Field(
+            pattern=r"^pl-[0-9a-f]{8,17}$",
+            description="Id of the prefix list `com.amazonaws.<region>.s3`, which is all that models may "
+            "reach. Left out: the platform's table, which knows most regions.",
+        ),
+    ] = None
+
+    @field_validator("cidr")
+    @classmethod
+    def _is_a_vpc_range(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        network = _range(value)
+        if not 16 <= network.prefixlen <= 22:
+            refuse(refusal(value, "must have a prefix from /16 to /22: room for every zone's subnets"))
+        if any(network.overlaps(never) for never in _NEVER_A_VPC):
+            refuse(refusal(value, "must be a range that EC2 gives to a VPC, as one of 10.0.0.0/8"))
+        return value
+
+    @field_validator("avoid_cidrs")
+    @classmethod
+    def _does_not_overlap(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        ours = info.data.get("cidr")
+        avoided = [_range(item, i) for i, item in enumerate(value)]
+        refuse(
+            *(
+                refusal(value[i], f"overlaps network.cidr {ours}: choose another range there", i)
+                for i, other in enumerate(avoided)
+                if ours and other.overlaps(IPv4Network(ours))
+            )
+        )
+        return value
+
+    @model_validator(mode="after")
+    def _one_network(self) -> "Network":
+        if (self.cidr is None) == (self.vpc is None):
+            refuse(
+                refusal(
+                    self.model_dump(include={"cidr", "vpc"}, exclude_none=True, mode="json"),
+                    "must have either cidr: <range of a VPC to make> or vpc: <one that is there>",
+                )
+            )
+        if self.vpc and self.private_control_plane and not self.vpc.create_endpoints and not self.vpc.cidr:
+            refuse(
+                refusal(
+                    None,
+                    "is required with private_control_plane: control functions call the VPC's interface "
+                    "endpoints in that range. Or set create_endpoints: true",
+                    "vpc",
+                    "cidr",
+                )
+            )
+        return self
+
+    @property
+    def range(self) -> IPv4Network | None:
+        """The VPC's range, if it is known."""
+        text = self.cidr or (self.vpc and self.vpc.cidr)
+        return IPv4Network(text) if text else None
 
 
 class Functions(Section):
@@ -215,7 +351,7 @@ class Environment(Section):
             "synthesis asks nobody.",
         ),
     ]
-    network: Annotated[Network, Field(description="The VPC.")]
+    network: Annotated[Network, Field(description="The private network.")]
     functions: Annotated[Functions, Field(description="What Lambda functions run on.")] = Functions()
     containers: Annotated[
         dict[Name, ContainerImage],
@@ -228,21 +364,68 @@ class Environment(Section):
     audit: Annotated[Audit, Field(description="The record of who did what.")] = Audit()
 
     @property
+    def s3_prefix_list(self) -> str:
+        """Id of the prefix list that holds S3's addresses in the environment's region."""
+        return self.network.s3_prefix_list or regions.S3_PREFIX_LISTS[self.region]
+
+    @property
     def is_local(self) -> bool:
         """Whether this environment is the embedded AWS."""
         return self.name == LOCAL
+
+    @field_validator("region")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        if value not in regions.ZONES:
+            known = ", ".join(regions.near(value))
+            refuse(
+                refusal(value, f"is not a region that this release knows, as {known} (catalog/regions.py)")
+            )
+        return value
 
     @field_validator("availability_zones")
     @classmethod
     def _zones_of_the_region(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         region = info.data.get("region")
-        foreign = (
-            refusal(zone, f"must be a zone of {region}, as {region}a", i)
-            for i, zone in enumerate(value)
-            if region and not re.fullmatch(re.escape(region) + "[a-z]", zone)
-        )
         repeated = (refusal(zone, "is listed twice", i) for i, zone in enumerate(value) if zone in value[:i])
+        if region is None:
+            refuse(*repeated)
+            return value
+        known = regions.zones(region)
+        foreign = (
+            refusal(zone, f"must be a zone of {region}: {', '.join(known)}", i)
+            for i, zone in enumerate(value)
+            if zone not in known
+        )
         refuse(*foreign, *repeated)
+        offered = regions.zones_offered(region)
+        if len(value) > offered:
+            refuse(refusal(list(value), f"must be at most {offered} zones: {region} offers no more"))
+        return value
+
+    @field_validator("network")
+    @classmethod
+    def _fits_region_and_zones(cls, value: Network, info: ValidationInfo) -> Network:
+        region, zones = info.data.get("region"), info.data.get("availability_zones")
+        if region is not None and value.s3_prefix_list is None and region not in regions.S3_PREFIX_LISTS:
+            refuse(
+                refusal(
+                    None,
+                    f"is required in {region}, which the platform's table lacks: what `aws ec2 "
+                    f"describe-managed-prefix-lists --region {region} --filters "
+                    f"Name=prefix-list-name,Values=com.amazonaws.{region}.s3` shows",
+                    "s3_prefix_list",
+                )
+            )
+        if zones is not None and value.vpc is not None and set(value.vpc.subnets) != set(zones):
+            refuse(
+                refusal(
+                    sorted(value.vpc.subnets),
+                    f"must have one subnet for each of availability_zones: {', '.join(zones)}",
+                    "vpc",
+                    "subnets",
+                )
+            )
         return value
 
     @field_validator("functions")

@@ -78,7 +78,36 @@ def _environment(folder: Path, name: str) -> tuple[Environment | None, list[Prob
         return None, problems
     problems += _name_problems(document, _label(path), name, "the file's")
     found, more = _validate(document, Environment, _label(path))
+    if found is not None:
+        more += _overlap_problems(found, document, path)
     return found, problems + more
+
+
+def _overlap_problems(found: Environment, document: yaml.Document, path: Path) -> list[Problem]:
+    """The environment's VPC must not overlap another's of its account and region: they may want to peer."""
+    place = ("network", "cidr")
+    ours = found.network.range
+    if found.network.cidr is None or ours is None:
+        return []
+    problems = []
+    for sibling in sorted(path.parent.glob("*.yaml")):
+        other = _quietly(sibling) if sibling != path else None
+        if other is None or (other.account, other.region) != (found.account, found.region):
+            continue
+        theirs = other.network.range
+        if theirs is not None and theirs.overlaps(ours):
+            message = (
+                f"{show(str(ours))} is not allowed: overlaps {theirs} of {_label(sibling)}, in the same "
+                "account and region: choose another range"
+            )
+            problems.append(Problem.at(_label(path), document.line(place), place, message))
+    return problems
+
+
+def _quietly(path: Path) -> Environment | None:
+    """Another environment, if its file is right; what is wrong with it is said when it is asked for."""
+    document, _ = yaml.read(path, _label(path))
+    return _validate(document, Environment, _label(path))[0] if document else None
 
 
 def _catalog(folder: Path) -> tuple[tuple[ModelSpec, ...], list[Problem]]:

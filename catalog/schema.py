@@ -110,6 +110,7 @@ def _section(field: Schema, defs: Schema) -> tuple[Schema | None, str]:
     """The schema of the mapping that a field holds, if any, and how a path steps into it."""
     for reference, suffix in (
         (field, ""),
+        *((option, "") for option in field.get("anyOf", ())),
         (field.get("items", {}), "[]"),
         (field.get("additionalProperties", {}), ".<folder>"),
         *((pattern, ".<folder>") for pattern in field.get("patternProperties", {}).values()),
@@ -135,6 +136,8 @@ def _values(field: Schema, inner: Schema | None, defs: Schema) -> str:
         return ", ".join(
             f"`{json.dumps(value)}`" if isinstance(value, str) else f"`{value}`" for value in values
         )
+    if field.get("type") == "object" and inner is None:
+        return "mapping to text"
     if field.get("type") == "array":
         return "list" if inner else f"list of {_values(field['items'], None, defs)}"
     if inner is not None:

@@ -30,8 +30,10 @@ class PlatformFunction(Construct):
         snapshot: start published versions from a snapshot (SnapStart) taken after the model is loaded, where
             the runtime can; the caller publishes the versions.
         function_name: only for functions that callers address by name; CloudFormation names the others.
-        network: for code that touches models or payloads; functions without it run outside the VPC.
-        statements: what the role may do beyond writing its own logs and traces.
+        network: for code that touches models or payloads. Others are control functions, and run where
+            `network.private_control_plane` says.
+        public: for a control function that calls public addresses: it always runs outside the VPC.
+        statements: what the code calls; writing its own logs and traces is the role's anyway.
         wildcards: the resources with a wildcard in `statements` -> why no narrower one is possible.
     """
 
@@ -53,8 +55,11 @@ class PlatformFunction(Construct):
         function_name: str | None = None,
         log_group_name: str,
         network: PrivateNetwork | None = None,
+        public: bool = False,
     ) -> None:
         super().__init__(scope, construct_id)
+        if network is None and not public:
+            network = PrivateNetwork.for_control(scope, statements)
         settings = scope.environment_config.functions
         python = host_python() if settings.python == "host" else settings.python
         runtime = lambda_.Runtime(
