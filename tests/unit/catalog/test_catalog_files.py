@@ -210,7 +210,7 @@ def test_a_gpu_model_on_an_instance_without_a_usable_gpu_is_refused_naming_the_f
     [
         ({"account: null": "account: 111122223333"}, "2: account: 111122223333 is not allowed: must be text (put it in quotes if it looks like a number)"),
         ({"us-east-1b": "us-east-1a"}, "4: availability_zones[1]: 'us-east-1a' is not allowed: is listed twice"),
-        ({"us-east-1b": "us-west-2b"}, "4: availability_zones[1]: 'us-west-2b' is not allowed: must be a zone of us-east-1, as us-east-1a"),
+        ({"us-east-1b": "us-west-2b"}, "4: availability_zones[1]: 'us-west-2b' is not allowed: must be a zone of us-east-1: us-east-1a, us-east-1b, us-east-1c, us-east-1d, us-east-1e, us-east-1f"),
         ({", us-east-1b": ""}, "4: availability_zones: ['us-east-1a'] is not allowed: must have at least 2 item(s)"),
         ({"10.0.0.0/16": "10.0.0.1/16"}, "5: network.cidr: '10.0.0.1/16' is not allowed: must be an IPv4 network address, as 10.20.0.0/16 (10.0.0.1/16 has host bits set)"),
         ({"10.0.0.0/16": "10.0.0.0/24"}, "5: network.cidr: '10.0.0.0/24' is not allowed: must have a prefix from /16 to /22: room for every zone's subnets"),
