@@ -114,7 +114,8 @@ class PlatformFunction(Construct):
         }
         if not private:
             findings["LambdaInsideVPC"] = (
-                "It only calls AWS's own APIs, which the VPC has no way to; payloads never reach it."
+                "It only calls public addresses, AWS's own APIs above all, and payloads never reach it. "
+                "network.private_control_plane moves what can be moved inside."
             )
         if not reserved:
             findings["LambdaConcurrency"] = (

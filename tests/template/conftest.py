@@ -12,7 +12,7 @@ from aws_cdk import Validations
 from cdk_nag import AwsSolutionsChecks, NIST80053R5Checks, ServerlessChecks
 
 from app import ROOT, build
-from catalog.loader import load_platform
+from catalog.loader import Platform, load_platform
 
 ENVIRONMENTS = ("local", "dev", "prod")
 
@@ -56,6 +56,21 @@ class Assembly:
         return found[0]
 
 
+def assemble(folder: Path, platform: Platform) -> Assembly:
+    """What the app writes to `folder` for a platform, checked by every pack of cdk-nag."""
+    context = json.loads((ROOT / "cdk.json").read_text())["context"]
+    app = cdk.App(outdir=str(folder), context=context)
+    Validations.of(app).add_plugins(*(pack(app) for pack in NAG_PACKS.values()))
+    build(app, platform.environment, platform.models)
+    app.synth()
+    templates = {
+        path.name.removesuffix(".template.json"): json.loads(path.read_text())
+        for path in sorted(folder.glob("*.template.json"))
+    }
+    report = json.loads((folder / "validation-report.json").read_text())
+    return Assembly(platform.environment.name, folder, templates, report)
+
+
 @pytest.fixture(scope="session")
 def synthesize(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Assembly]:
     done: dict[str, Assembly] = {}
@@ -63,18 +78,7 @@ def synthesize(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Asse
     def run(environment: str) -> Assembly:
         if environment not in done:
             folder = tmp_path_factory.mktemp(environment)
-            context = json.loads((ROOT / "cdk.json").read_text())["context"]
-            app = cdk.App(outdir=str(folder), context=context)
-            Validations.of(app).add_plugins(*(pack(app) for pack in NAG_PACKS.values()))
-            platform = load_platform(ROOT, environment)
-            build(app, platform.environment, platform.models)
-            app.synth()
-            templates = {
-                path.name.removesuffix(".template.json"): json.loads(path.read_text())
-                for path in sorted(folder.glob("*.template.json"))
-            }
-            report = json.loads((folder / "validation-report.json").read_text())
-            done[environment] = Assembly(environment, folder, templates, report)
+            done[environment] = assemble(folder, load_platform(ROOT, environment))
         return done[environment]
 
     return run

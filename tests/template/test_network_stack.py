@@ -8,12 +8,12 @@ import aws_cdk as cdk
 import pytest
 from aws_cdk import aws_iam as iam
 
-from app import ROOT, build
+from app import ROOT
 from catalog.environment import Environment
-from catalog.loader import load_platform
+from catalog.loader import Platform, load_platform
 from catalog.model import GpuModel
 from stacks.network import NetworkStack
-from tests.template.conftest import Assembly
+from tests.template.conftest import NAG_PACKS, Assembly, assemble
 
 VPC = {
     "id": "vpc-0a1b2c3d4e5f60718",
@@ -40,22 +40,17 @@ ENDPOINT_NAMES = {"sagemaker": "sagemaker.api", "cloudwatch": "monitoring"}
 @pytest.fixture(scope="module")
 def forms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Assembly]:
     """The app of `dev` with each form of network."""
-    platform = load_platform(ROOT, "dev")
-    context = json.loads((ROOT / "cdk.json").read_text())["context"]
+    models = load_platform(ROOT, "dev").models
+    return {
+        name: assemble(tmp_path_factory.mktemp("network"), Platform(environment(network), models))
+        for name, network in FORMS.items()
+    }
 
-    def synthesize(network: dict[str, Any]) -> Assembly:
-        document = platform.environment.model_dump(mode="json", exclude_unset=True) | {"network": network}
-        folder = tmp_path_factory.mktemp("network")
-        app = cdk.App(outdir=str(folder), context=context)
-        build(app, Environment.model_validate(document), platform.models)
-        app.synth()
-        templates = {
-            path.name.removesuffix(".template.json"): json.loads(path.read_text())
-            for path in sorted(folder.glob("*.template.json"))
-        }
-        return Assembly("dev", folder, templates, {})
 
-    return {name: synthesize(network) for name, network in FORMS.items()}
+def environment(network: dict[str, Any]) -> Environment:
+    """`dev` with another network."""
+    document = load_platform(ROOT, "dev").environment.model_dump(mode="json", exclude_unset=True)
+    return Environment.model_validate(document | {"network": network})
 
 
 @pytest.fixture(params=["made", *FORMS])
@@ -259,6 +254,13 @@ def test_the_s3_endpoint_of_an_existing_vpc_is_in_its_route_tables(forms: dict[s
     assert endpoints(forms["existing, endpoints"])["s3"]["RouteTableIds"] == ["rtb-0a1b2c3d", "rtb-0b1b2c3d"]
 
 
+def test_cdk_nag_has_no_unacknowledged_finding_in_any_form(forms: dict[str, Assembly]) -> None:
+    for form, assembly in forms.items():
+        packs = {plugin["pluginName"]: plugin["violations"] for plugin in assembly.report["pluginReports"]}
+        for pack in NAG_PACKS:
+            assert packs[pack] == [], form
+
+
 def test_stacks_stay_free_of_exports_in_every_form(forms: dict[str, Assembly]) -> None:
     for form, assembly in forms.items():
         text = json.dumps(assembly.templates)
@@ -267,10 +269,7 @@ def test_stacks_stay_free_of_exports_in_every_form(forms: dict[str, Assembly]) -
 
 
 def test_a_control_function_whose_service_has_no_known_endpoint_is_refused_by_name() -> None:
-    platform = load_platform(ROOT, "dev")
-    document = platform.environment.model_dump(mode="json", exclude_unset=True)
-    environment = Environment.model_validate(document | {"network": FORMS["private"]})
-    network = NetworkStack(cdk.App(), environment)
+    network = NetworkStack(cdk.App(), environment(FORMS["private"]))
     statement = iam.PolicyStatement(actions=["support:DescribeTrustedAdvisorChecks"], resources=["*"])
     with pytest.raises(ValueError, match=r"support:Describe.* no interface endpoint of 'support' is known"):
         network.serve([statement])
