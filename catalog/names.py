@@ -31,9 +31,6 @@ class Names:
         """The Lambda function of a CPU model, or the SageMaker endpoint of a GPU model."""
         return self.resource(model)
 
-    def model_stack(self, model: str) -> str:
-        return self.resource(f"model-{model}")
-
     def bucket(self, purpose: str, account: str, region: str) -> str:
         """Bucket names are global, so they end in the account and the region."""
         return f"{self.prefix}-{purpose}-{account}-{region}"

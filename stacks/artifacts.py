@@ -37,10 +37,8 @@ class ArtifactsStack(PlatformStack):
         )
         bucket = self.bucket_name("models")
         sources = {model.name: self._source(model) for model in models}
-        folders = {
-            f"{self.bucket_arn('models')}/{model.name}/*": "An artifact is a folder named by its hash."
-            for model in models
-        }
+        artifacts = f"{self.bucket_arn('models')}/*"
+        live = self.regional_arn("ssm", f"parameter{self.names.live_parameter('*')}")
         publisher = PlatformFunction(
             self,
             "Publisher",
@@ -51,22 +49,26 @@ class ArtifactsStack(PlatformStack):
             timeout_seconds=PUBLISH_SECONDS,
             ephemeral_storage_mb=4096,
             log_group_name=self.names.log_group("publish-artifact"),
-            wildcards=folders
+            wildcards={
+                artifacts: "The bucket holds artifacts only: folders named by model and hash.",
+                live: "Of every model of the environment: an inline policy has no room for a list.",
+            }
             | {
                 source.objects: "config names the folder, its manifest the files."
                 for source in sources.values()
                 if source.objects.endswith("*")
             },
             statements=[
-                iam.PolicyStatement(
-                    sid="ReadSources",
-                    actions=["s3:GetObject"],
-                    resources=[source.objects for source in sources.values()],
+                # One each and without names, so that CDK can spread them over several policies: the
+                # 10,240 characters of the role's own end at about sixty models.
+                *(
+                    iam.PolicyStatement(actions=["s3:GetObject"], resources=[source.objects])
+                    for source in sources.values()
                 ),
                 iam.PolicyStatement(
                     sid="PublishArtifacts",
                     actions=["s3:PutObject", "s3:GetObject"],
-                    resources=list(folders),
+                    resources=[artifacts],
                 ),
                 iam.PolicyStatement(
                     # Without it a missing object answers 403 instead of 404, and "not there yet" looks like
@@ -83,10 +85,7 @@ class ArtifactsStack(PlatformStack):
                 iam.PolicyStatement(
                     sid="MakeLiveIfNothingIs",
                     actions=["ssm:PutParameter"],
-                    resources=[
-                        self.regional_arn("ssm", f"parameter{self.names.live_parameter(model.name)}")
-                        for model in models
-                    ],
+                    resources=[live],
                 ),
             ],
         )

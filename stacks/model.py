@@ -18,11 +18,19 @@ ARTIFACT_FOLDERS = "An artifact is a folder named by its hash; the release adds 
 
 
 class ModelStack(PlatformStack):
-    """The stack of one model; what is live is read from its parameter at deploy time."""
+    """The stack of one model on one target; what is live is read from its parameter at deploy time.
+
+    A model that moves to the other target has both stacks until the API has followed and the old one is
+    pruned (docs/decisions/0011). So names in a stack, but for the function's and the endpoint's, begin with
+    the stack's own.
+    """
 
     def __init__(self, scope: Construct, environment: Environment, spec: ModelSpec) -> None:
         super().__init__(
-            scope, f"model-{spec.name}", environment, description=f"Model {spec.name}: {spec.description}"
+            scope,
+            f"model-{spec.name}-{spec.target}",
+            environment,
+            description=f"Model {spec.name}: {spec.description}",
         )
         self.spec = spec
         self.resource_name = self.names.model(spec.name)
@@ -71,7 +79,7 @@ class ModelStack(PlatformStack):
             alarm = metric.create_alarm(
                 self,
                 f"Alarm-{name}",
-                alarm_name=f"{self.resource_name}-{name}",
+                alarm_name=f"{self.stack_name}-{name}",
                 alarm_description=f"Model {self.spec.name}: {name}, three minutes out of five.",
                 threshold=1,
                 comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,

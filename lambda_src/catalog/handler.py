@@ -53,6 +53,9 @@ def _answer(route: str) -> dict[str, object]:
             raise Problem("model-unavailable", f"Not ready: {', '.join(waiting)}. Retry after a pause.")
         return {"ready": True}
     name = route.removeprefix("/v2/models/").removesuffix("/ready")
+    if name not in TARGETS:
+        # A model that is leaving: a deployment changes this function before the API.
+        raise Problem("not-found", f"There is no model {name!r}.")
     if not _is_ready(name):
         raise Problem("model-unavailable", f"Model {name!r} is not ready. Retry after a pause.")
     return {"name": name, "ready": True}

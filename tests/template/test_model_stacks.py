@@ -5,14 +5,16 @@ from collections.abc import Callable
 import aws_cdk as cdk
 import pytest
 from aws_cdk.assertions import Match, Template
+from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 
 from catalog.environment import Environment
-from catalog.model import GpuModel
+from catalog.model import CpuModel, GpuModel
+from stacks.cpu_model import CpuModelStack
 from stacks.gpu_model import GpuModelStack
 from tests.template.conftest import Assembly
 
-GPU_STACK = "inference-prod-model-text-embedding"
-CPU_STACK = "inference-prod-model-file-type"
+GPU_STACK = "inference-prod-model-text-embedding-gpu"
+CPU_STACK = "inference-prod-model-file-type-cpu"
 
 
 def test_gpu_endpoint_scales_on_high_resolution_concurrency(prod: Assembly) -> None:
@@ -73,6 +75,31 @@ def test_cpu_model_is_called_through_the_alias_only(prod: Assembly) -> None:
     ]
     assert len(uris) == 3
     assert all("function:inference-prod-file-type:live/invocations" in str(uri) for uri in uris)
+
+
+def test_a_model_that_moves_can_have_both_stacks_at_once(prod_environment: Environment) -> None:
+    common = {"name": "moving", "description": "Moves.", "owner": "ml", "version": "1.0.0"}
+    cpu = CpuModel.model_validate({**common, "target": "cpu"})
+    gpu = GpuModel.model_validate({**common, "target": "gpu", "gpu": {"instance_type": "ml.g5.xlarge"}})
+    app = cdk.App()
+    stacks = (CpuModelStack(app, prod_environment, cpu), GpuModelStack(app, prod_environment, gpu))
+    assert stacks[0].stack_name != stacks[1].stack_name
+
+    def names(stack: cdk.Stack) -> set[tuple[str, str]]:
+        """Type and name of every resource that the template names, by the types' own schemas."""
+        found = set()
+        for resource in Template.from_stack(stack).to_json()["Resources"].values():
+            schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", resource["Type"]).schema
+            for path in schema.get("primaryIdentifier", []):
+                name = resource.get("Properties", {}).get(path.rsplit("/", 1)[-1])
+                if isinstance(name, str):
+                    found.add((resource["Type"], name))
+        return found
+
+    cpu_names, gpu_names = map(names, stacks)
+    assert ("AWS::Lambda::Function", "inference-prod-moving") in cpu_names
+    assert len(gpu_names) > 1
+    assert not cpu_names & gpu_names
 
 
 @pytest.fixture
