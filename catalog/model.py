@@ -1,11 +1,12 @@
 """What `models/<name>/model.yaml` says. A model is a `CpuModel` or a `GpuModel`; `target` tells which."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from catalog.instances import GPU_FAMILIES, is_gpu
-from catalog.section import Name, Section, refusal, refuse
+from catalog.section import Items, Name, Section, refusal, refuse
 
 MAX_INLINE_BYTES = 4 * 1024 * 1024
 
@@ -197,6 +198,40 @@ class Slo(Section):
     ] = 1000
 
 
+class Capture(Section):
+    """Which requests and answers are kept in the data bucket, for drift, audits and replays."""
+
+    percent: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=100,
+            description="Share of the answered inference requests that is kept, in percent, each with its "
+            "answer. 0: none.",
+        ),
+    ] = 0
+    redact: Annotated[
+        Items[str],
+        Field(
+            description="Names of input and output tensors whose values are never written; their shapes "
+            "are. With `target: cpu` only: on GPU models SageMaker writes captures, whole."
+        ),
+    ] = ()
+
+    @field_validator("redact")
+    @classmethod
+    def _are_tensor_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = "must be a tensor's name: letters, digits and . _ - /, at most 128"
+        refuse(
+            *(
+                refusal(name, wrong, i)
+                for i, name in enumerate(value)
+                if not re.fullmatch(r"[A-Za-z0-9._/-]{1,128}", name)
+            )
+        )
+        return value
+
+
 class _Model(Section):
     name: Annotated[
         Name,
@@ -230,6 +265,7 @@ class _Model(Section):
     artifact: Annotated[Artifact, Field(description="Where the model's files come from.")] = Artifact()
     limits: Annotated[Limits, Field(description="What a client may send.")] = Limits()
     slo: Annotated[Slo, Field(description="What callers are promised.")] = Slo()
+    capture: Annotated[Capture, Field(description="Which requests and answers are kept.")] = Capture()
 
 
 class CpuModel(_Model):
@@ -254,6 +290,16 @@ class GpuModel(_Model):
     target: Annotated[Literal["gpu"], Field(description="`gpu`: a SageMaker endpoint runs the model.")]
     gpu: Annotated[Gpu, Field(description="The SageMaker endpoint.")]
     scaling: Annotated[Scaling, Field(description="How many instances the endpoint has.")] = Scaling()
+
+    @field_validator("capture")
+    @classmethod
+    def _captures_whole(cls, value: Capture) -> Capture:
+        if value.redact:
+            reason = (
+                "is for target: cpu only: SageMaker captures whole bodies. Set capture.percent to 0 instead"
+            )
+            refuse(refusal(list(value.redact), reason, "redact"))
+        return value
 
 
 ModelSpec = CpuModel | GpuModel

@@ -8,8 +8,9 @@ from catalog.environment import Environment
 from catalog.model import CpuModel
 from catalog.names import ALIAS
 from stacks.constructs.function import PlatformFunction
+from stacks.constructs.metrics import VARIANT
 from stacks.constructs.private_network import PrivateNetwork
-from stacks.model import ARTIFACT_FOLDERS, ModelStack
+from stacks.model import ARTIFACT_FOLDERS, CAPTURE_FILES, ModelStack
 
 
 class CpuModelStack(ModelStack):
@@ -24,6 +25,7 @@ class CpuModelStack(ModelStack):
             description=spec.description,
             environment={
                 **self.runtime_environment,
+                **self._capture(spec),
                 "MODEL_URI": self.artifact_uri,
                 "POWERTOOLS_SERVICE_NAME": spec.name,
                 "POWERTOOLS_METRICS_NAMESPACE": self.names.metrics_namespace,
@@ -33,8 +35,8 @@ class CpuModelStack(ModelStack):
             ephemeral_storage_mb=spec.cpu.ephemeral_storage_mb,
             reserved_concurrency=spec.cpu.reserved_concurrency,
             snapshot=True,
-            statements=self.read_artifacts(),
-            wildcards={self.artifact_folders: ARTIFACT_FOLDERS},
+            statements=[*self.read_artifacts(), *self.write_captures()],
+            wildcards={self.artifact_folders: ARTIFACT_FOLDERS, self.capture_folder: CAPTURE_FILES},
             network=PrivateNetwork.of(self),
         )
         version = inference.function.current_version
@@ -42,3 +44,12 @@ class CpuModelStack(ModelStack):
         version.apply_removal_policy(cdk.RemovalPolicy.RETAIN)
         lambda_.Alias(self, "Live", alias_name=ALIAS, version=version)
         self.alarm_on_errors()
+
+    def _capture(self, spec: CpuModel) -> dict[str, str]:
+        if not spec.capture.percent:
+            return {}
+        return {
+            "CAPTURE_URI": f"{self.captures}/{self.resource_name}/{VARIANT}/",
+            "CAPTURE_SHARE": str(spec.capture.percent / 100),
+            "CAPTURE_REDACT": ",".join(spec.capture.redact),
+        }

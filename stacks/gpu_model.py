@@ -17,7 +17,7 @@ from stacks.bundling import ROOT
 from stacks.constructs.acknowledge import acknowledge, acknowledge_wildcards
 from stacks.constructs.metrics import VARIANT
 from stacks.constructs.private_network import PrivateNetwork
-from stacks.model import ARTIFACT_FOLDERS, ModelStack
+from stacks.model import ARTIFACT_FOLDERS, CAPTURE_FILES, ModelStack
 
 INFERENCE_AMI_VERSION = "al2023-ami-sagemaker-inference-gpu-4-1"
 """Driver of the instances: CUDA 13, which inference_containers/onnx/requirements-cuda.txt is built for. One
@@ -36,12 +36,13 @@ class GpuModelStack(ModelStack):
     def _model(self) -> sagemaker.CfnModel:
         network = PrivateNetwork.of(self)
         role = iam.Role(self, "Role", assumed_by=self.account_principal("sagemaker.amazonaws.com"))
-        for statement in [*self.read_artifacts(), *self._operate()]:
+        for statement in [*self.read_artifacts(), *self.write_captures(), *self._operate()]:
             role.add_to_policy(statement)
         acknowledge_wildcards(
             role,
             {
                 self.artifact_folders: ARTIFACT_FOLDERS,
+                self.capture_folder: CAPTURE_FILES,
                 self._log_streams: "Log streams are named by SageMaker.",
                 "*": "Metrics, network interfaces and registry tokens have no resource-level rights; "
                 "the metrics' namespace is the boundary.",
@@ -77,6 +78,7 @@ class GpuModelStack(ModelStack):
             "Config",
             # Instance families with local NVMe encrypt it in hardware and refuse a key.
             kms_key_id=self.key("models").key_arn if encrypted else None,
+            data_capture_config=self._capture(),
             production_variants=[
                 sagemaker.CfnEndpointConfig.ProductionVariantProperty(
                     variant_name=VARIANT,
@@ -100,6 +102,25 @@ class GpuModelStack(ModelStack):
                 },
             )
         return config
+
+    def _capture(self) -> sagemaker.CfnEndpointConfig.DataCaptureConfigProperty | None:
+        """SageMaker's own capture: the container sees no other service."""
+        property_ = sagemaker.CfnEndpointConfig
+        if not self.spec.capture.percent:
+            return None
+        return property_.DataCaptureConfigProperty(
+            enable_capture=True,
+            initial_sampling_percentage=self.spec.capture.percent,
+            destination_s3_uri=self.captures,
+            kms_key_id=self.key("data").key_arn,
+            capture_options=[
+                property_.CaptureOptionProperty(capture_mode=mode) for mode in ("Input", "Output")
+            ],
+            # Kept as text; what is not named here would be base64.
+            capture_content_type_header=property_.CaptureContentTypeHeaderProperty(
+                json_content_types=["application/json"]
+            ),
+        )
 
     def _endpoint(
         self, config: sagemaker.CfnEndpointConfig, alarms: Sequence[cloudwatch.Alarm]

@@ -15,6 +15,7 @@ from stacks.base import PlatformStack
 from stacks.constructs import metrics
 
 ARTIFACT_FOLDERS = "An artifact is a folder named by its hash; the release adds new ones."
+CAPTURE_FILES = "A capture is a file named by its time."
 
 
 class ModelStack(PlatformStack):
@@ -66,6 +67,31 @@ class ModelStack(PlatformStack):
                 sid="DecryptArtifacts",
                 actions=["kms:Decrypt"],
                 resources=[self.key("models").key_arn],
+            ),
+        ]
+
+    @property
+    def captures(self) -> str:
+        """Where captures go, below which SageMaker adds endpoint, variant and hour."""
+        return f"s3://{self.bucket_name('data')}/captures"
+
+    @property
+    def capture_folder(self) -> str:
+        """The ARN of every capture of this model."""
+        return f"{self.bucket_arn('data')}/captures/{self.resource_name}/*"
+
+    def write_captures(self) -> list[iam.PolicyStatement]:
+        """Add captures of this model, if it makes any; never read or change one."""
+        if not self.spec.capture.percent:
+            return []
+        return [
+            iam.PolicyStatement(
+                sid="WriteCaptures", actions=["s3:PutObject"], resources=[self.capture_folder]
+            ),
+            iam.PolicyStatement(
+                sid="EncryptCaptures",
+                actions=["kms:GenerateDataKey"],
+                resources=[self.key("data").key_arn],
             ),
         ]
 

@@ -6,6 +6,9 @@ Environment:
     MODEL_SHA256    the artifact's id
     MAX_BODY_BYTES  the largest request body, in bytes
     ARTIFACT_CACHE  where artifacts are kept, /tmp/artifacts by default
+    CAPTURE_URI     s3://<bucket>/<prefix>/<endpoint>/<variant>/, where captures go; without it none are made
+    CAPTURE_SHARE   of the answered requests, 0 to 1
+    CAPTURE_REDACT  the tensors whose values are not captured, separated by commas
 
 The model is loaded with the module, where Lambda gives a full CPU and SnapStart takes its snapshot. If that
 fails the function still starts: it answers 503, and tries again on a later request.
@@ -15,14 +18,18 @@ import base64
 import os
 import re
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import boto3
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.logging.utils import copy_config_to_registered_loggers
 from aws_lambda_powertools.metrics import MetricUnit
+from botocore.config import Config
 
 from inference_runtime.artifacts import fetch
+from inference_runtime.capture import Exchange, Recorder
 from inference_runtime.model import Model
 from inference_runtime.service import DEFAULT_MAX_BODY_BYTES, Answer, Service
 
@@ -37,12 +44,23 @@ def _load() -> Model:
     return Model(fetch(os.environ["MODEL_URI"], os.environ["MODEL_SHA256"], cache))
 
 
+def _recorder() -> Recorder | None:
+    uri = os.environ.get("CAPTURE_URI")
+    if not uri:
+        return None
+    s3: Any = boto3.client("s3", config=Config(connect_timeout=2, read_timeout=5))
+    redact = [name for name in os.environ.get("CAPTURE_REDACT", "").split(",") if name]
+    return Recorder(uri, float(os.environ["CAPTURE_SHARE"]), redact, s3.put_object)
+
+
 service = Service(
     os.environ["MODEL_NAME"], _load, int(os.environ.get("MAX_BODY_BYTES", DEFAULT_MAX_BODY_BYTES))
 )
 # No `service` dimension: alarms and dashboards find a model's metrics by Model alone.
 metrics = Metrics(namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE", "Inference"), service="")
 metrics.set_default_dimensions(Model=service.name)
+
+recorder = _recorder()
 
 service.load()
 _retry_at = time.monotonic() + RETRY_SECONDS
@@ -51,12 +69,23 @@ _cold_start = True
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer one proxy event. Payloads are never logged."""
+    exchange = None
+    try:
+        response, exchange = _handle(event)
+        return response
+    finally:
+        if recorder:
+            recorder.end(exchange)
+
+
+def _handle(event: dict[str, Any]) -> tuple[dict[str, Any], Exchange | None]:
+    """The response, and what may be captured of an inference that succeeded."""
     global _cold_start, _retry_at
     if not service.ready and time.monotonic() >= _retry_at:
         service.load()
         _retry_at = time.monotonic() + RETRY_SECONDS
 
-    started = time.perf_counter()
+    now, started = datetime.now(UTC), time.perf_counter()
     body = _body(event)
     answer = _answer(event, body)
     latency_ms = (time.perf_counter() - started) * 1000
@@ -83,12 +112,14 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     metrics.add_metric("ColdStart", MetricUnit.Count, int(_cold_start))
     metrics.flush_metrics()
     _cold_start = False
-    return {
+    response = {
         "statusCode": answer.status,
         "headers": answer.headers,
         "body": answer.body.decode(),
         "isBase64Encoded": False,
     }
+    inferred = event["httpMethod"] == "POST" and answer.status == 200
+    return response, Exchange(answer.headers["x-request-id"], body, answer.body, now) if inferred else None
 
 
 def _answer(event: dict[str, Any], body: bytes) -> Answer:

@@ -19,7 +19,7 @@ import httpx
 from ministack.core import responses
 
 from local_aws import telemetry
-from local_aws.sagemaker import control, resources
+from local_aws.sagemaker import capture, control, resources
 from local_aws.sagemaker.container import Instance
 from local_aws.sagemaker.fleet import Fleet
 from local_aws.sagemaker.resources import Endpoint, Scope
@@ -33,6 +33,7 @@ Response = tuple[int, Headers, bytes]
 
 _PATH = re.compile(r"/endpoints/([^/]+)/invocations/?")
 _CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
+_INFERENCE_ID = "X-Amzn-SageMaker-Inference-Id"
 _TARGET_VARIANT = "X-Amzn-SageMaker-Target-Variant"
 # Headers for kinds of endpoints that are not served here: refused, so that no one thinks they had an effect.
 _REFUSED = (
@@ -131,7 +132,16 @@ async def _invoke(scope: Scope, name: str, headers: Mapping[str, str], body: byt
     record.outcome(answer.status_code, time.perf_counter() - started)
     if not answer.is_success:
         raise _model_error(endpoint, answer.status_code, answer.text, None)
-    return _success(answer, variant)
+    success = _success(answer, variant)
+    exchange = capture.Exchange(
+        forwarded.get("Content-Type", ""),
+        body,
+        success[1]["Content-Type"],
+        success[2],
+        forwarded.get(_INFERENCE_ID),
+    )
+    capture.offer(endpoint, variant, exchange)
+    return success
 
 
 def _accepted_headers(headers: Mapping[str, str]) -> Headers:

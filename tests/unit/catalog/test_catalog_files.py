@@ -77,7 +77,7 @@ class TestSamples:
         text = (SAMPLES / "model.comprehensive.yaml").read_text()
         spec = load_model(write(tmp_path, "comprehensive/model.yaml", text))
         assert isinstance(spec, GpuModel)
-        assert spec.model_dump(mode="json") == YAML(typ="safe").load(text)
+        assert spec.model_dump(mode="json", exclude_unset=True) == YAML(typ="safe").load(text)
 
     def test_the_minimal_environment_is_private_kept_and_audited_by_default(self, tmp_path: Path) -> None:
         write(tmp_path, "minimal.yaml", (SAMPLES / "environment.minimal.yaml").read_text())
@@ -137,7 +137,7 @@ class TestRepository:
     ("text", "problem"),
     [
         (CPU + "cpu: {memry_mb: 1}", "6: cpu.memry_mb: unknown key 'memry_mb', did you mean 'memory_mb'?"),
-        (CPU + "x: 1", "6: x: unknown key 'x', must be one of name, description, owner, version, artifact, limits, slo, target, cpu"),
+        (CPU + "x: 1", "6: x: unknown key 'x', must be one of name, description, owner, version, artifact, limits, slo, capture, target, cpu"),
         (CPU + "cpu: {memory_mb: 64}", "6: cpu.memory_mb: 64 is not allowed: must be >= 128"),
         (CPU + "cpu: {memory_mb: '1024'}", "6: cpu.memory_mb: '1024' is not allowed: must be a whole number, without quotes"),
         (CPU + "cpu:\n  timeout_seconds: 30", "7: cpu.timeout_seconds: 30 is not allowed: must be <= 29"),
@@ -149,6 +149,9 @@ class TestRepository:
         (GPU + "cpu: {}", "7: cpu: is for target: cpu only, and this model's target is gpu: remove it, or change the target"),
         (GPU + "scaling: {min: 0}", "7: scaling.min: 0 is not allowed: must be >= 1: scaling to zero is not supported by this release"),
         (GPU + "scaling:\n  min: 3\n  max: 2", "9: scaling.max: 2 is not allowed: must be >= scaling.min (3)"),
+        (CPU + "capture: {percent: 101}", "6: capture.percent: 101 is not allowed: must be <= 100"),
+        (CPU + "capture: {percent: 1, redact: ['a b']}", "6: capture.redact[0]: 'a b' is not allowed: must be a tensor's name: letters, digits and . _ - /, at most 128"),
+        (GPU + "capture: {percent: 1, redact: [text]}", "7: capture.redact: ['text'] is not allowed: is for target: cpu only: SageMaker captures whole bodies. Set capture.percent to 0 instead"),
         (GPU + "scaling: {min: 3}", "7: scaling.max: 2 is not allowed: must be >= scaling.min (3)"),
         (CPU.replace("cpu", "tpu"), "4: target: 'tpu' is not allowed: must be 'cpu' (a Lambda function) or 'gpu' (a SageMaker endpoint)"),
         (CPU.replace("target: cpu\n", ""), "1: target: is required: 'cpu' (a Lambda function) or 'gpu' (a SageMaker endpoint)"),

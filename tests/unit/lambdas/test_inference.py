@@ -2,6 +2,7 @@
 
 import base64
 import json
+import queue
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -166,3 +167,24 @@ def test_a_model_that_was_missing_is_loaded_later_but_not_at_every_request(
     assert module.handler(event, None)["statusCode"] == 503
     monkeypatch.setattr(module, "_retry_at", 0)
     assert module.handler(event, None)["statusCode"] == 200
+
+
+def test_a_share_of_the_answered_requests_is_captured(
+    start: Callable[[], ModuleType], s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3.create_bucket(Bucket="data")
+    monkeypatch.setenv("CAPTURE_URI", "s3://data/captures/inference-dev-doubler/AllTraffic/")
+    monkeypatch.setenv("CAPTURE_SHARE", "1.0")
+    monkeypatch.setenv("CAPTURE_REDACT", "x")
+    written: queue.Queue[dict[str, Any]] = queue.Queue()
+    module = start()
+    monkeypatch.setattr(module.recorder, "_put", lambda **arguments: written.put(arguments))
+    module.handler(proxy_event("GET", "/v2/models/doubler"), None)
+    module.handler(proxy_event("POST", INFER, "{"), None)
+    answer = module.handler(proxy_event("POST", INFER, json.dumps(tiny.REQUEST)), None)
+    kept = json.loads(written.get(timeout=10)["Body"])
+    assert kept["eventMetadata"]["inferenceId"] == answer["headers"]["x-request-id"]
+    assert json.loads(kept["captureData"]["endpointOutput"]["data"]) == json.loads(answer["body"])
+    (tensor,) = json.loads(kept["captureData"]["endpointInput"]["data"])["inputs"]
+    assert "data" not in tensor
+    assert written.empty()
