@@ -51,6 +51,15 @@ class Names:
     def log_group(self, name: str) -> str:
         return f"/inference/{self.environment}/{name}"
 
+    def model_log_group(self, model: str, target: str) -> str:
+        """Where a model's function or container writes; both services fix the form."""
+        service = "/aws/lambda" if target == "cpu" else "/aws/sagemaker/Endpoints"
+        return f"{service}/{self.model(model)}"
+
+    def query(self, name: str, model: str | None = None) -> str:
+        """A saved query of Logs Insights, which shows slashes as folders."""
+        return "/".join(part for part in (self.prefix, model, name) if part)
+
 
 ALIAS = "live"
 """The alias of a CPU model's function that the API invokes."""

@@ -8,12 +8,14 @@ from local_aws import (
     autoscaling,
     cloudformation,
     embedded_metrics,
+    function_logs,
     gateway,
     patches,
     registry,
     remembered,
     resource_types,
 )
+from local_aws.insights import service as insights
 from local_aws.sagemaker import install as sagemaker
 from local_aws.state import Home
 
@@ -30,6 +32,8 @@ def install(home: Home) -> None:
     resource_types.install()
     alarms.install()
     embedded_metrics.install()
+    insights.install()
+    function_logs.install()
     gateway.install()
 
 

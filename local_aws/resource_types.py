@@ -238,6 +238,11 @@ def _put_query(properties: Json, existing: str | None) -> Created:
         "queryString": properties["QueryString"],
         "logGroupNames": properties.get("LogGroupNames"),
         "queryLanguage": properties.get("QueryLanguage"),
+        "parameters": [
+            {name[:1].lower() + name[1:]: value for name, value in parameter.items()}
+            for parameter in properties.get("Parameters") or []
+        ]
+        or None,
         "queryDefinitionId": existing,
     }
     given = {name: value for name, value in request.items() if value is not None}
@@ -252,7 +257,7 @@ QUERY = ResourceType(
     delete=lambda physical_id, properties: _call(
         "logs", "DeleteQueryDefinition", queryDefinitionId=physical_id
     ),
-    properties=("Name", "QueryString", "LogGroupNames", "QueryLanguage"),
+    properties=("Name", "QueryString", "LogGroupNames", "QueryLanguage", "Parameters"),
     replaced_by=(),
 )
 

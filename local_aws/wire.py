@@ -25,11 +25,13 @@ CONTENT_TYPE = "application/x-amz-json-1.1"
 
 
 class ServiceError(Exception):
-    """An error of an AWS service: its code, its message for the caller, and the HTTP status."""
+    """An error of an AWS service: its code, its message for the caller, the HTTP status, and whatever other
+    members its shape has.
+    """
 
-    def __init__(self, code: str, message: str, status: int = 400) -> None:
+    def __init__(self, code: str, message: str, status: int = 400, members: Json | None = None) -> None:
         super().__init__(message)
-        self.code, self.message, self.status = code, message, status
+        self.code, self.message, self.status, self.members = code, message, status, members or {}
 
 
 def validation_error(message: str) -> ServiceError:
@@ -74,7 +76,7 @@ class JsonService:
 
 
 def error_response(error: ServiceError) -> Response:
-    return _answer(error.status, {"__type": error.code, "message": error.message})
+    return _answer(error.status, {"__type": error.code, "message": error.message, **error.members})
 
 
 def _answer(status: int, members: Json) -> Response:

@@ -29,8 +29,11 @@ class GpuModelStack(ModelStack):
     def __init__(self, scope: Construct, environment: Environment, spec: GpuModel) -> None:
         super().__init__(scope, environment, spec)
         self.gpu, self.scaling = spec.gpu, spec.scaling
+        # SageMaker would make it too, without key and end.
+        log_group = self.log_group("EndpointLogs", self._log_group_name)
         model = self._model()
         endpoint = self._endpoint(self._config(model), self.alarm_on_errors())
+        endpoint.node.add_dependency(log_group)
         self._scale(endpoint)
 
     def _model(self) -> sagemaker.CfnModel:
@@ -177,8 +180,12 @@ class GpuModelStack(ModelStack):
         )
 
     @property
+    def _log_group_name(self) -> str:
+        return self.names.model_log_group(self.spec.name, self.spec.target)
+
+    @property
     def _log_streams(self) -> str:
-        return self.regional_arn("logs", f"log-group:/aws/sagemaker/Endpoints/{self.resource_name}:*")
+        return self.regional_arn("logs", f"log-group:{self._log_group_name}:*")
 
     def _operate(self) -> list[iam.PolicyStatement]:
         """What SageMaker does in the role's name: find files, write logs and metrics, join the network."""

@@ -13,6 +13,7 @@ from catalog.environment import Environment
 from catalog.model import ModelSpec
 from stacks.base import PlatformStack
 from stacks.constructs import metrics
+from stacks.constructs.saved_queries import save_model_queries
 
 ARTIFACT_FOLDERS = "An artifact is a folder named by its hash; the release adds new ones."
 CAPTURE_FILES = "A capture is a file named by its time."
@@ -38,6 +39,7 @@ class ModelStack(PlatformStack):
         self.health = metrics.model(spec, self.names)
         self.live_sha256 = self.shared(f"models/{spec.name}/live")
         self.artifact_uri = f"s3://{self.bucket_name('models')}/{spec.name}/{self.live_sha256}/"
+        save_model_queries(self, spec)
         Tags.of(self).add("inference:model", spec.name)
         Tags.of(self).add("inference:owner", spec.owner)
 

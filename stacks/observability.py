@@ -14,6 +14,7 @@ from catalog.model import ModelSpec
 from stacks.base import PlatformStack
 from stacks.constructs import metrics
 from stacks.constructs.acknowledge import acknowledge
+from stacks.constructs.saved_queries import save_platform_queries
 from stacks.constructs.schedule import DeadLetters
 
 
@@ -40,6 +41,7 @@ class ObservabilityStack(PlatformStack):
             )
         DeadLetters(self, "DeadLetters")
         self.log_group("AccessLogs", self.names.log_group("api-access"))
+        save_platform_queries(self)
 
         api = self.names.prefix
         errors = metrics.api("5XXError", api, environment.name, statistic="Sum")
