@@ -14,7 +14,7 @@ from rich.text import Text
 import local_aws
 from catalog import CatalogError, load_catalog, load_environment
 from catalog.environment import LOCAL
-from inferctl import cdk, demo, deployment, environment, health, stacks, tensors
+from inferctl import cdk, demo, deployment, environment, health, queries, stacks, tensors
 from inferctl.commands import CommandError, Commands
 from inferctl.environment import ROOT
 from inferctl.errors import (
@@ -307,6 +307,45 @@ def infer(
     output = session.output
     columns, rows = tensors.rows(answer)
     output.result(answer, output.table(f"{answer['model_name']} {answer['model_version']}", columns, rows))
+
+
+@cli.command()
+@click.argument("query", required=False)
+@click.option(
+    "--since", default="1h", show_default=True, metavar="TIME", help="How far back: 90s, 15m, 1h, 7d, 2w."
+)
+@click.option("--id", "request_id", metavar="ID", help="The x-request-id of an answer, for one-request.")
+@_json_option
+@click.pass_obj
+def logs(session: Session, query: str | None, since: str, request_id: str | None) -> None:
+    """Ask the logs a saved QUERY; without one, list what can be asked.
+
+    The queries are those that the environment's stacks saved in CloudWatch Logs Insights: the platform's,
+    and each model's as MODEL/QUERY. `one-request` follows a request from the gateway into its model's log.
+
+    \b
+      inferctl logs
+      inferctl logs errors-by-cause --since 15m
+      inferctl --env prod logs file-type/cold-starts --since 7d
+      inferctl logs one-request --id 1f0e35c2-6f2a-4a3e-9d0a-2f1f4b7c8d9e
+    """
+    output = session.output
+    since_seconds = queries.seconds(since)
+    load_environment(ROOT / "config", session.environment)
+    aws = environment.connect(session.environment)
+    known = queries.saved(aws, session.environment)
+    if query is None:
+        listed = [{"name": each.name, "question": each.question} for each in known.values()]
+        rows = [tuple(each.values()) for each in listed]
+        output.result(listed, output.table("Saved queries", ("query", "answers"), rows))
+        return
+    if query == queries.ONE_REQUEST:
+        answer = queries.follow(aws, known, since_seconds, request_id)
+    else:
+        answer = queries.run(aws, queries.find(known, query), since_seconds, request_id)
+    rows = [tuple(row.get(column, "") for column in answer.columns) for row in answer.rows]
+    table = output.table(answer.query, answer.columns, rows) if rows else f"Nothing in the last {since}."
+    output.result(answer.document(), table)
 
 
 @cli.command()
