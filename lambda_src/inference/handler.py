@@ -28,6 +28,7 @@ from aws_lambda_powertools.logging.utils import copy_config_to_registered_logger
 from aws_lambda_powertools.metrics import MetricUnit
 from botocore.config import Config
 
+from inference_runtime import tracing
 from inference_runtime.artifacts import fetch
 from inference_runtime.capture import Exchange, Recorder
 from inference_runtime.model import Model
@@ -90,10 +91,13 @@ def _handle(event: dict[str, Any]) -> tuple[dict[str, Any], Exchange | None]:
     answer = _answer(event, body)
     latency_ms = (time.perf_counter() - started) * 1000
 
+    request_id, now = answer.headers["x-request-id"], time.time()
+    found_by = {"model": service.name, "version": service.version or "none", "request_id": request_id}
+    tracing.record("inference", now - latency_ms / 1000, now, answer.status, found_by)
     logger.info(
         "request",
         extra={
-            "request_id": answer.headers["x-request-id"],
+            "request_id": request_id,
             "model": service.name,
             "version": service.version,
             "method": event["httpMethod"],
