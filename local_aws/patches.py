@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 
 from ministack import app
 from ministack.core import iam_evaluator, lambda_runtime
-from ministack.services import cloudformation, lambda_svc
+from ministack.services import cloudformation, ec2, lambda_svc
 from ministack.services.cloudformation import custom_resource, engine
 
 from local_aws.state import Home
@@ -55,6 +55,7 @@ def install(home: Home) -> None:
     _answer_when_deployed()
     _fail_custom_resources_at_once()
     _name_unknown_types()
+    _keep_prefix_lists()
 
 
 def _verify_root() -> None:
@@ -228,6 +229,24 @@ def _name_unknown_types() -> None:
             ) from error
 
     _replace_everywhere(known, validate)
+
+
+def _keep_prefix_lists() -> None:
+    """A security group's rule keeps the prefix lists that it names: MiniStack reads none from a request."""
+    known = ec2._parse_ip_permissions
+
+    def parse(parameters: Json, prefix: str) -> list[Json]:
+        rules: list[Json] = known(parameters, prefix)
+        for number, rule in enumerate(rules, 1):
+            path, index = f"{prefix}.{number}.PrefixListIds", 1
+            while identifier := ec2._p(parameters, f"{path}.{index}.PrefixListId"):
+                note = ec2._p(parameters, f"{path}.{index}.Description")
+                entry = {"PrefixListId": identifier} | ({"Description": note} if note else {})
+                rule["PrefixListIds"].append(entry)
+                index += 1
+        return rules
+
+    ec2._parse_ip_permissions = parse
 
 
 def _replace_everywhere(known: Any, ours: Any) -> None:
