@@ -6,12 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from catalog import regions
+from catalog.data import Audit, Retention
 from catalog.section import Items, Name, Section, refusal, refuse
-
-# What CloudWatch Logs accepts, PutRetentionPolicy.
-LogDays = Literal[
-    1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653
-]
 
 LOCAL = "local"
 
@@ -278,22 +274,6 @@ class Client(Section):
         return value
 
 
-class Retention(Section):
-    """How long things are kept."""
-
-    logs_days: Annotated[
-        LogDays,
-        Field(description="Days for which logs are kept; one of the values that CloudWatch Logs offers."),
-    ] = 30
-    keep_data: Annotated[
-        bool,
-        Field(
-            description="Whether buckets, keys and user pools outlive the deletion of their stack. `false` "
-            "deletes artifacts and logs with it."
-        ),
-    ] = True
-
-
 class Alarms(Section):
     """Who hears about alarms."""
 
@@ -304,18 +284,6 @@ class Alarms(Section):
             description="Address that alarms are sent to, once it has confirmed the subscription.",
         ),
     ] = None
-
-
-class Audit(Section):
-    """The record of who did what."""
-
-    trail: Annotated[
-        bool,
-        Field(
-            description="Whether the environment has its own CloudTrail trail. `false` where an organization "
-            "trail already covers the account."
-        ),
-    ] = True
 
 
 class Environment(Section):
@@ -361,7 +329,9 @@ class Environment(Section):
     clients: Annotated[Items[Client], Field(description="Applications that may take tokens.")] = ()
     retention: Annotated[Retention, Field(description="How long things are kept.")] = Retention()
     alarms: Annotated[Alarms, Field(description="Who hears about alarms.")] = Alarms()
-    audit: Annotated[Audit, Field(description="The record of who did what.")] = Audit()
+    audit: Annotated[
+        Audit, Field(description="The record of who did what, and the account's services that watch over it.")
+    ] = Audit()
 
     @property
     def s3_prefix_list(self) -> str:
@@ -444,6 +414,15 @@ class Environment(Section):
                     if getattr(value, field) == "host"
                 )
             )
+        return value
+
+    @field_validator("audit")
+    @classmethod
+    def _locked_records_outlive_the_stack(cls, value: Audit, info: ValidationInfo) -> Audit:
+        retention = info.data.get("retention")
+        if value.object_lock and retention and not retention.keep_data:
+            reason = "keeps its bucket from being deleted with its stack: needs retention.keep_data: true"
+            refuse(refusal(value.object_lock.model_dump(), reason, "object_lock"))
         return value
 
     @field_validator("clients")

@@ -69,3 +69,9 @@ RESOURCE_SERVER = "inference"
 
 ENVIRONMENT_TAG = "inference:environment"
 """On every resource and stack: what `inferctl prune` and cost reports select by."""
+
+RETIRED_TAG = "inference:retired"
+"""On the objects of an artifact that the last releases left behind: since when, then `expiring`."""
+
+EXPIRING = "expiring"
+"""The value of RETIRED_TAG that makes S3 delete an object."""

@@ -130,6 +130,8 @@ def _default(field: Schema, inner: Schema | None) -> str:
 def _values(field: Schema, inner: Schema | None, defs: Schema) -> str:
     kinds = {"string": "text", "integer": "whole number", "number": "number", "boolean": "`true`, `false`"}
     whole, options = field, [option for option in field.get("anyOf", [field]) if option.get("type") != "null"]
+    if inner is not None and "$ref" in options[0]:
+        return "mapping"
     field, nullable = options[0], len(options) < len(whole.get("anyOf", options))
     values = field.get("enum") or ([field["const"]] if "const" in field else None)
     if values:

@@ -1,7 +1,8 @@
 """Which resources a request names, where MiniStack's IAM does not say it as AWS does.
 
 Sources: the service authorization reference for AWS Lambda (a request with a qualifier is authorized
-against the qualified ARN) and for AWS Systems Manager (GetParameters, against every parameter it names).
+against the qualified ARN), for AWS Systems Manager (GetParameters, against every parameter it names) and for
+Amazon S3 (condition keys of an upload's encryption).
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def install() -> None:
 
     app.SERVICE_HANDLERS["ssm"] = handle_ssm
     _leave_unknown_routes_to_the_gateway()
+    _say_which_key_encrypts_an_upload()
 
 
 def _leave_unknown_routes_to_the_gateway() -> None:
@@ -91,3 +93,18 @@ def _parameters(headers: Json, body: bytes, region: str, account: str) -> list[s
     except (ValueError, KeyError, TypeError):
         return []
     return [f"arn:aws:ssm:{region}:{account}:parameter/{str(name).lstrip('/')}" for name in names]
+
+
+def _say_which_key_encrypts_an_upload() -> None:
+    """The condition key of the KMS key that an upload names; MiniStack has that of the algorithm only."""
+    known = iam_actions.s3_service_context
+    header = "x-amz-server-side-encryption-aws-kms-key-id"
+
+    def s3_service_context(
+        action: str, query_params: Json | None, path: str = "", headers: Json | None = None
+    ) -> Json:
+        context: Json = known(action, query_params, path, headers)
+        key = (headers or {}).get(header)
+        return {**context, f"s3:{header}": key} if key and action == "s3:PutObject" else context
+
+    iam_actions.s3_service_context = s3_service_context

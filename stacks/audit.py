@@ -22,6 +22,7 @@ class AuditStack(PlatformStack):
                 "Bucket",
                 purpose="audit",
                 key="audit",
+                written_by=["cloudtrail"],
                 lifecycle_rules=[
                     s3.LifecycleRule(
                         id="archive",

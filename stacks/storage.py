@@ -5,7 +5,9 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
+from catalog.data import Payloads
 from catalog.environment import Environment
+from catalog.names import EXPIRING, RETIRED_TAG
 from stacks.base import PlatformStack
 from stacks.constructs.acknowledge import acknowledge
 from stacks.constructs.bucket import ACCESS_LOGS, PlatformBucket
@@ -17,13 +19,17 @@ LOGGED = ("models", "data", "audit")
 class StorageStack(PlatformStack):
     def __init__(self, scope: Construct, environment: Environment) -> None:
         super().__init__(scope, "storage", environment, description="Buckets of the inference platform")
+        retention = environment.retention
         access_logs = PlatformBucket(
             self,
             "AccessLogs",
             purpose=ACCESS_LOGS,
             # S3 delivers access logs only to buckets that use its own keys.
             key=None,
-            lifecycle_rules=[s3.LifecycleRule(id="expire", expiration=cdk.Duration.days(400))],
+            lifecycle_rules=[
+                s3.LifecycleRule(id="expire", expiration=cdk.Duration.days(retention.access_logs_days))
+            ],
+            written_by=["logging.s3"],
         )
         itself = "It holds the access logs: logging access to itself would feed it."
         acknowledge(
@@ -49,32 +55,47 @@ class StorageStack(PlatformStack):
             purpose="models",
             key="models",
             lifecycle_rules=[
-                # Artifacts are immutable folders named by their hash: a noncurrent version is an accident.
-                s3.LifecycleRule(id="noncurrent", noncurrent_version_expiration=cdk.Duration.days(90))
+                # S3 counts from an object's creation, which is long ago: the tag is what decides. The
+                # function retire_artifacts sets it.
+                s3.LifecycleRule(
+                    id="retired", tag_filters={RETIRED_TAG: EXPIRING}, expiration=cdk.Duration.days(1)
+                )
             ],
+            announces=True,
         )
         data = PlatformBucket(
             self,
             "Data",
             purpose="data",
             key="data",
-            lifecycle_rules=[
-                s3.LifecycleRule(
-                    id="cool-down",
-                    transitions=[
-                        s3.Transition(
-                            storage_class=s3.StorageClass.INFREQUENT_ACCESS,
-                            transition_after=cdk.Duration.days(30),
-                        ),
-                        s3.Transition(
-                            storage_class=s3.StorageClass.GLACIER_INSTANT_RETRIEVAL,
-                            transition_after=cdk.Duration.days(90),
-                        ),
-                    ],
-                    noncurrent_version_expiration=cdk.Duration.days(30),
-                )
-            ],
+            lifecycle_rules=payload_rules(retention.payloads),
+            announces=True,
         )
         for bucket in (models, data):
             # S3 checks the log bucket's policy when logging is switched on.
             bucket.node.add_dependency(access_logs)
+
+
+def payload_rules(payloads: Payloads) -> list[s3.LifecycleRule]:
+    """What becomes of inputs, outputs and captures, each below its own prefix.
+
+    Inputs are read once, soon after they came: they only end, if configuration says when.
+    """
+    ends = cdk.Duration.days(payloads.delete_days) if payloads.delete_days else None
+    cooled = [
+        s3.Transition(
+            storage_class=s3.StorageClass.INFREQUENT_ACCESS,
+            transition_after=cdk.Duration.days(payloads.infrequent_access_days),
+        ),
+        s3.Transition(
+            storage_class=s3.StorageClass.GLACIER_INSTANT_RETRIEVAL,
+            transition_after=cdk.Duration.days(payloads.archive_days),
+        ),
+    ]
+    rules = [
+        s3.LifecycleRule(id=prefix, prefix=f"{prefix}/", transitions=cooled, expiration=ends)
+        for prefix in ("outputs", "captures")
+    ]
+    if ends:
+        rules.append(s3.LifecycleRule(id="inputs", prefix="inputs/", expiration=ends))
+    return rules

@@ -12,7 +12,8 @@ from aws_cdk import Validations
 from cdk_nag import AwsSolutionsChecks, NIST80053R5Checks, ServerlessChecks
 
 from app import ROOT, build
-from catalog.loader import Platform, load_platform
+from catalog.environment import Environment
+from catalog.loader import Platform, load_environment, load_platform
 
 ENVIRONMENTS = ("local", "dev", "prod")
 
@@ -98,3 +99,9 @@ def dev(synthesize: Callable[[str], Assembly]) -> Assembly:
 @pytest.fixture
 def prod(synthesize: Callable[[str], Assembly]) -> Assembly:
     return synthesize("prod")
+
+
+@pytest.fixture
+def dev_environment() -> Environment:
+    """What `config/dev.yaml` says, for a stack by itself."""
+    return load_environment(ROOT / "config", "dev")
