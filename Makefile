@@ -30,6 +30,16 @@ node_modules/.installed: package-lock.json .venv/.installed
 	@$(BIN)/npm ci --silent --no-audit --no-fund
 	@touch $@
 
+# Checkov pins what we pin otherwise, so it lives by itself.
+build/checkov/.installed: requirements/checkov.txt .venv/.installed
+	@echo "Installing Checkov into build/checkov"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/checkov
+	@VIRTUAL_ENV=build/checkov $(BIN)/uv pip install --quiet --require-hashes -r requirements/checkov.txt
+	@touch $@
+
+.PHONY: checkov
+checkov: build/checkov/.installed ## Install Checkov, which the tests run, into an environment of its own
+
 # uv compiles for every platform and Python at once; huggingface-hub is left out (lambda_src/inference/overrides.txt).
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 LOCK_RUNTIME := $(LOCK) --no-annotate --override lambda_src/inference/overrides.txt -c requirements/workstation.txt
@@ -42,6 +52,7 @@ lock: ## Recompile every requirements file, with hashes
 	$(LOCK_RUNTIME) inference_containers/onnx/requirements-cpu.in -o inference_containers/onnx/requirements-cpu.txt
 	$(LOCK_RUNTIME) inference_containers/onnx/requirements-cuda.in -o inference_containers/onnx/requirements-cuda.txt
 	$(LOCK) --no-deps models/requirements.in -o models/requirements.txt
+	$(LOCK) --no-annotate requirements/checkov.in -o requirements/checkov.txt
 
 .PHONY: demo
 demo: setup ## Deploy to an embedded AWS, send real requests, print the answers, leave nothing running
@@ -74,7 +85,7 @@ lint: setup ## Formatting, lint and types
 	@for model in models/*/; do mypy --no-error-summary "$$model"; done
 
 .PHONY: test
-test: setup ## Run every test
+test: setup checkov ## Run every test
 	@$(BIN)/pytest -n logical --dist loadgroup
 
 .PHONY: check

@@ -69,10 +69,13 @@ class ApiStack(PlatformStack):
                 "APIG6": "Execution logs would hold payloads; the access log holds what operations need.",
                 "APIGWExecutionLoggingEnabled": "Execution logs would hold payloads; the access log holds "
                 "what operations need.",
-                "APIGWCacheEnabledAndEncrypted": "No answer is kept: one client's must never reach another.",
                 "APIGWSSLEnabled": "Client certificates are for backends over HTTP; these are AWS's own, "
                 "called with a role's signature.",
             },
+        )
+        acknowledge(
+            api.deployment_stage,
+            {"APIGWCacheEnabledAndEncrypted": "No answer is kept: one client's must never reach another."},
         )
         if environment.api.log_role:
             self._let_api_gateway_log(api)

@@ -1,15 +1,24 @@
-"""How the tests are shared among processes: expensive set-up is made once, and the longest go first."""
+"""How the tests are shared among processes: expensive set-up is made once, and the longest go first. And what
+tests of several folders share: one synthesis of each environment.
+"""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+if TYPE_CHECKING:
+    from tests.assembly import Assembly
+
 TESTS = Path(__file__).parent
 
-LONGEST_FIRST = ("integration/platform", "template", "integration/local_aws")
-"""Folders whose tests share a session's set-up (a deployed platform, syntheses, an embedded AWS). Each is one
-process's, under `pytest -n`; of the rest, each file is.
+LONGEST_FIRST = (("integration/platform",), ("template", "policy"), ("integration/local_aws",))
+"""Folders whose tests share a session's set-up: a deployed platform, syntheses, an embedded AWS. Each group
+is one process's, under `pytest -n`; of the rest, each file is.
 """
+
+ENVIRONMENTS = ("local", "dev", "prod")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -17,7 +26,42 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     groups = {}
     for item in items:
         path = item.path.relative_to(TESTS).as_posix()
-        groups[item] = next((folder for folder in LONGEST_FIRST if path.startswith(f"{folder}/")), path)
+        shared = (folders[0] for folders in LONGEST_FIRST if path.startswith(tuple(f"{f}/" for f in folders)))
+        groups[item] = next(shared, path)
         item.add_marker(pytest.mark.xdist_group(groups[item]))
-    rank = {folder: place for place, folder in enumerate(LONGEST_FIRST)}
+    rank = {folders[0]: place for place, folders in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: rank.get(groups[item], len(rank)))
+
+
+@pytest.fixture(scope="session")
+def synthesize(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], "Assembly"]:
+    # Here, because the CDK takes seconds to import, and most tests do without.
+    from app import ROOT
+    from catalog.loader import load_platform
+    from tests.assembly import assemble
+
+    done: dict[str, Assembly] = {}
+
+    def run(environment: str) -> "Assembly":
+        if environment not in done:
+            folder = tmp_path_factory.mktemp(environment)
+            done[environment] = assemble(folder, load_platform(ROOT, environment))
+        return done[environment]
+
+    return run
+
+
+@pytest.fixture(params=ENVIRONMENTS)
+def assembly(request: pytest.FixtureRequest, synthesize: Callable[[str], "Assembly"]) -> "Assembly":
+    """The assembly of each environment in turn."""
+    return synthesize(request.param)
+
+
+@pytest.fixture
+def dev(synthesize: Callable[[str], "Assembly"]) -> "Assembly":
+    return synthesize("dev")
+
+
+@pytest.fixture
+def prod(synthesize: Callable[[str], "Assembly"]) -> "Assembly":
+    return synthesize("prod")

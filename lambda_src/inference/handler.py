@@ -91,9 +91,9 @@ def _handle(event: dict[str, Any]) -> tuple[dict[str, Any], Exchange | None]:
     answer = _answer(event, body)
     latency_ms = (time.perf_counter() - started) * 1000
 
-    request_id, now = answer.headers["x-request-id"], time.time()
+    request_id, ended = answer.headers["x-request-id"], time.time()
     found_by = {"model": service.name, "version": service.version or "none", "request_id": request_id}
-    tracing.record("inference", now - latency_ms / 1000, now, answer.status, found_by)
+    tracing.record("inference", ended - latency_ms / 1000, ended, answer.status, found_by)
     logger.info(
         "request",
         extra={
