@@ -17,6 +17,7 @@ from catalog.errors import CatalogError
 from catalog.loader import load_platform
 from catalog.model import CpuModel, ModelSpec
 from catalog.names import ENVIRONMENT_TAG
+from stacks import limits
 from stacks.api import ApiStack
 from stacks.artifacts import ArtifactsStack
 from stacks.audit import AuditStack
@@ -77,10 +78,10 @@ def main() -> None:
         sys.exit(f"Which environment? Pass --context env=<name> or set INFERENCE_ENV. Known: {known}.")
     try:
         platform = load_platform(ROOT, name)
+        build(app, platform.environment, platform.models)
+        limits.check(app.synth())
     except CatalogError as error:
         sys.exit(str(error))
-    build(app, platform.environment, platform.models)
-    app.synth()
 
 
 if __name__ == "__main__":

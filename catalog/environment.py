@@ -7,6 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from catalog import regions
 from catalog.data import Audit, Retention
+from catalog.quotas import Quotas
 from catalog.section import Items, Name, Section, refusal, refuse
 
 LOCAL = "local"
@@ -332,6 +333,7 @@ class Environment(Section):
     audit: Annotated[
         Audit, Field(description="The record of who did what, and the account's services that watch over it.")
     ] = Audit()
+    quotas: Annotated[Quotas, Field(description="What AWS grants the account.")] = Quotas()
 
     @property
     def s3_prefix_list(self) -> str:

@@ -4,6 +4,11 @@ Source: botocore's `ProductionVariantInstanceType`, and the note on `KmsKeyId` i
 instances with local NVMe storage encrypt it in hardware, and the call fails if it also names a `KmsKeyId`.
 """
 
+from difflib import get_close_matches
+from functools import cache
+
+from botocore.loaders import Loader
+
 GPU_FAMILIES = (
     "g4dn",
     "g5",
@@ -37,6 +42,21 @@ def family(instance_type: str) -> str:
 def is_gpu(instance_type: str) -> bool:
     """Whether the instance carries an NVIDIA GPU that the containers can use."""
     return family(instance_type) in GPU_FAMILIES
+
+
+@cache
+def hosted() -> tuple[str, ...]:
+    """Every instance type that SageMaker hosts endpoints on, in some region."""
+    shapes = Loader().load_service_model("sagemaker", "service-2")["shapes"]
+    return tuple(shapes["ProductionVariantInstanceType"]["enum"])
+
+
+def unknown(instance_type: str) -> str | None:
+    """Why there is no such instance type, with the nearest that there are; None where there is one."""
+    if instance_type in hosted():
+        return None
+    nearest = get_close_matches(instance_type, hosted(), n=3, cutoff=0)
+    return f"is not an instance type of SageMaker endpoints; the nearest are {', '.join(nearest)}"
 
 
 def supports_kms_volume(instance_type: str) -> bool:

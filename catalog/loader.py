@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from catalog import yaml
+from catalog import capacity, yaml
 from catalog.environment import Environment
 from catalog.errors import CatalogError, Problem, explain, show
 from catalog.model import CpuModel, GpuModel, ModelSpec
@@ -29,7 +29,7 @@ def load_platform(root: Path, environment: str) -> Platform:
     """Read `config/<environment>.yaml` and every `models/*/model.yaml` below `root`, and check them together.
 
     Raises CatalogError with the problems of all files: also for a GPU model whose container is not a folder
-    of `inference_containers/`, or has no image in the environment.
+    of `inference_containers/`, or has no image in the environment, and for what exceeds a quota.
     """
     found, problems = _environment(root / "config", environment)
     models, more = _catalog(root / "models")
@@ -37,6 +37,8 @@ def load_platform(root: Path, environment: str) -> Platform:
     for spec in models:
         if isinstance(spec, GpuModel):
             problems += _container_problems(spec, found, root, environment)
+    if found is not None:
+        problems += capacity.problems(found, models)
     if problems or found is None:
         raise CatalogError(problems)
     return Platform(found, models)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from catalog.instances import GPU_FAMILIES, is_gpu
+from catalog.instances import GPU_FAMILIES, is_gpu, unknown
 from catalog.section import Items, Name, Section, refusal, refuse
 
 MAX_INLINE_BYTES = 4 * 1024 * 1024
@@ -120,6 +120,9 @@ class Gpu(Section):
     def _has_a_gpu(cls, value: str) -> str:
         if not is_gpu(value):
             refuse(refusal(value, f"must be of a GPU family ({', '.join(GPU_FAMILIES)}), or use target: cpu"))
+        reason = unknown(value)
+        if reason is not None:
+            refuse(refusal(value, reason))
         return value
 
 

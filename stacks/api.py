@@ -9,12 +9,14 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
+from catalog.capacity import exceeded
 from catalog.environment import Environment
+from catalog.errors import CatalogError
 from catalog.model import ModelSpec
 from stacks.base import PlatformStack
 from stacks.constructs.acknowledge import acknowledge, acknowledge_wildcards
 from stacks.constructs.function import PlatformFunction
-from stacks.constructs.routes import Backends, document
+from stacks.constructs.routes import Backends, document, resources
 
 ACCESS_LOG_FORMAT = {
     "request_id": "$context.requestId",
@@ -41,10 +43,18 @@ EVERY_MODEL = (
 
 class ApiStack(PlatformStack):
     def __init__(self, scope: Construct, environment: Environment, models: Sequence[ModelSpec]) -> None:
-        super().__init__(scope, "api", environment, description="HTTPS API of the inference platform")
+        super().__init__(
+            scope,
+            "api",
+            environment,
+            description="HTTPS API of the inference platform",
+            # The one template that grows with the catalog by kilobytes.
+            compact=True,
+        )
         catalog = self._catalog(models)
         caller = self._caller(catalog)
         body = document(models, self.names, self._backends(models, catalog, caller))
+        self._check_quota(resources(body["paths"]))
         api = apigateway.SpecRestApi(
             self,
             "Api",
@@ -84,6 +94,19 @@ class ApiStack(PlatformStack):
             "api/url",
             f"https://{api.rest_api_id}.execute-api.{self.region}.{self.url_suffix}/{environment.name}",
         )
+
+    def _check_quota(self, needed: int) -> None:
+        """Raises CatalogError for more API resources than the account may have."""
+        granted = self.environment_config.quotas.api_resources
+        if needed > granted:
+            problem = exceeded(
+                self.environment_config,
+                "api_resources",
+                f"the catalog's routes are {needed} API resources of {granted}",
+                "`Resources/Routes per REST/WebSocket API`, L-01C8A9E0 of API Gateway",
+                "give some models an environment of their own",
+            )
+            raise CatalogError([problem])
 
     def _backends(self, models: Sequence[ModelSpec], catalog: PlatformFunction, caller: iam.Role) -> Backends:
         pool = f"userpool/{self.shared('identity/user-pool-id')}"

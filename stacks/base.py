@@ -22,13 +22,22 @@ class PlatformStack(cdk.Stack):
     of the two together.
     """
 
-    def __init__(self, scope: Construct, name: str, environment: Environment, *, description: str) -> None:
+    def __init__(
+        self,
+        scope: Construct,
+        name: str,
+        environment: Environment,
+        *,
+        description: str,
+        compact: bool = False,
+    ) -> None:
         self.names = Names(environment.name)
         super().__init__(
             scope,
             self.names.resource(name),
             env=cdk.Environment(account=environment.account, region=environment.region),
             description=description,
+            suppress_template_indentation=compact,
             tags={ENVIRONMENT_TAG: environment.name},
             termination_protection=environment.retention.keep_data,
         )

@@ -10,6 +10,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
+from catalog.errors import CatalogError, Problem
 from stacks.base import PlatformStack
 from stacks.bundling import host_python, lambda_zip
 from stacks.constructs.acknowledge import acknowledge, acknowledge_wildcards
@@ -18,6 +19,9 @@ from stacks.constructs.private_network import PrivateNetwork
 HANDLER = "handler.handler"
 
 NEWEST_PYTHON = "3.14"
+
+ENVIRONMENT_BYTES = 4096
+"""Lambda's limit for all environment variables of a function together."""
 
 ARCHITECTURES = {"x86_64": lambda_.Architecture.X86_64, "arm64": lambda_.Architecture.ARM_64}
 
@@ -58,6 +62,7 @@ class PlatformFunction(Construct):
         public: bool = False,
     ) -> None:
         super().__init__(scope, construct_id)
+        self._check_size(scope, source, environment)
         if network is None and not public:
             network = PrivateNetwork.for_control(scope, statements)
         settings = scope.environment_config.functions
@@ -124,6 +129,16 @@ class PlatformFunction(Construct):
                 "which a new account needs."
             )
         acknowledge(self.function, findings)
+
+    def _check_size(self, scope: PlatformStack, source: str, environment: Mapping[str, str]) -> None:
+        size = sum(len(name) + len(value) for name, value in environment.items())
+        if size > ENVIRONMENT_BYTES:
+            message = (
+                f"the environment variables of the function {source} have {size} bytes of the "
+                f"{ENVIRONMENT_BYTES} that Lambda takes, which no request raises: give some models an "
+                "environment of their own, or shorter names"
+            )
+            raise CatalogError([Problem(f"config/{scope.environment_config.name}.yaml", 1, "", message)])
 
     def _attach(self, network: PrivateNetwork) -> str:
         """Put the function into the network; returns why the right to do so needs a wildcard."""

@@ -209,6 +209,22 @@ def test_a_gpu_model_on_an_instance_without_a_usable_gpu_is_refused_naming_the_f
 
 
 @pytest.mark.parametrize(
+    ("instance", "nearest"),
+    [("ml.g5.3xlarge", "ml.g5.xlarge"), ("ml.p5.xlarge", "ml.p5.4xlarge"), ("ml.g6.4large", "ml.g6.4xlarge")],
+)
+def test_an_instance_type_that_does_not_exist_is_refused_naming_the_nearest(
+    tmp_path: Path, instance: str, nearest: str
+) -> None:
+    (line,) = model_problems(tmp_path, GPU.replace("ml.g5.xlarge", instance))
+    refused, _, names = line.partition("; the nearest are ")
+    assert refused == (
+        f"models/tiny/model.yaml:6: gpu.instance_type: '{instance}' is not allowed: "
+        "is not an instance type of SageMaker endpoints"
+    )
+    assert nearest in names.split(", ")
+
+
+@pytest.mark.parametrize(
     ("change", "problem"),
     [
         ({"account: null": "account: 111122223333"}, "2: account: 111122223333 is not allowed: must be text (put it in quotes if it looks like a number)"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from catalog import CatalogError, CpuModel, GpuModel, ModelSpec, load_model
-from catalog.instances import GPU_FAMILIES
+from catalog.instances import hosted, is_gpu
 from catalog.model import Artifact, Cpu, Gpu, Limits, Scaling, Slo
 from catalog.section import NAME_PATTERN
 
@@ -65,7 +65,7 @@ specs: st.SearchStrategy[ModelSpec] = st.builds(
     target=st.just("gpu"),
     gpu=st.builds(
         Gpu,
-        instance_type=st.sampled_from([f"ml.{family}.xlarge" for family in GPU_FAMILIES]),
+        instance_type=st.sampled_from([instance for instance in hosted() if is_gpu(instance)]),
         container=matching(NAME_PATTERN),
         startup_timeout_seconds=st.integers(60, 3600),
         volume_gb=st.none() | st.integers(1, 512),
