@@ -76,6 +76,13 @@ synth: setup ## Write cdk.out/$ENV (ENV=local|dev|prod): no credentials, no Dock
 	@cdk synth --quiet --context env=$(ENV) --output cdk.out/$(ENV)
 	@echo "cdk.out/$(ENV)"
 
+.PHONY: baselines
+baselines: setup ## Record every environment's templates, which the next diff is compared with
+	@for config in config/*.yaml; do \
+	  env=$$(basename $$config .yaml); \
+	  if [ $$env != local ]; then $(BIN)/inferctl --env $$env baseline; fi; \
+	done
+
 .PHONY: lint
 lint: setup ## Formatting, lint and types
 	@ruff format --check .

@@ -6,7 +6,14 @@ read both through `load_platform`; nothing else in the repository parses YAML.
 
 from catalog.environment import Client, ContainerImage, Environment
 from catalog.errors import CatalogError, Problem
-from catalog.loader import Platform, load_catalog, load_environment, load_model, load_platform
+from catalog.loader import (
+    Platform,
+    load_accepted_changes,
+    load_catalog,
+    load_environment,
+    load_model,
+    load_platform,
+)
 from catalog.model import CpuModel, GpuModel, ModelSpec
 
 __all__ = [
@@ -19,6 +26,7 @@ __all__ = [
     "ModelSpec",
     "Platform",
     "Problem",
+    "load_accepted_changes",
     "load_catalog",
     "load_environment",
     "load_model",

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from catalog import capacity, yaml
+from catalog.accepted import AcceptedChanges
 from catalog.environment import Environment
 from catalog.errors import CatalogError, Problem, explain, show
 from catalog.model import CpuModel, GpuModel, ModelSpec
@@ -66,6 +67,18 @@ def load_model(path: Path) -> ModelSpec:
     if problems or spec is None:
         raise CatalogError(problems)
     return spec
+
+
+def load_accepted_changes(path: Path) -> AcceptedChanges:
+    """Read the file that declares dangerous changes. Raises CatalogError."""
+    document, problems = yaml.read(path, _label(path))
+    found = None
+    if document is not None:
+        found, more = _validate(document, AcceptedChanges, _label(path))
+        problems += more
+    if problems or found is None:
+        raise CatalogError(problems)
+    return found
 
 
 def _environment(folder: Path, name: str) -> tuple[Environment | None, list[Problem]]:

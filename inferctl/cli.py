@@ -12,7 +12,7 @@ import click
 from rich.text import Text
 
 import local_aws
-from catalog import CatalogError, load_catalog, load_environment
+from catalog import CatalogError, load_accepted_changes, load_catalog, load_environment
 from catalog.environment import LOCAL
 from inferctl import cdk, demo, deployment, environment, health, queries, stacks, tensors
 from inferctl.commands import CommandError, Commands
@@ -27,6 +27,7 @@ from inferctl.errors import (
     UnreachableError,
 )
 from inferctl.output import Output
+from inferctl.review import report, templates
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -348,13 +349,84 @@ def logs(session: Session, query: str | None, since: str, request_id: str | None
     output.result(answer.document(), table)
 
 
-@cli.command()
-@click.option("--yes", is_flag=True, help="Delete without asking.")
-@click.option("--unprotect", is_flag=True, help="Also delete stacks that are protected from deletion.")
-@click.option(
+assembly_option = click.option(
     "--assembly", metavar="FOLDER", type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="A synthesized app to compare with. [default: synthesize it now]",
 )  # fmt: skip
+
+
+@cli.command()
+@click.option(
+    "--against", metavar="FOLDER|REF",
+    help="What to compare with: a folder of templates, or a commit's baseline. [default: what is deployed]",
+)  # fmt: skip
+@click.option("--markdown", is_flag=True, help="Print a comment for a pull request.")
+@assembly_option
+@_json_option
+@click.pass_obj
+def diff(session: Session, against: str | None, markdown: bool, assembly: Path | None) -> None:
+    """Rate what a deployment would change: safe, to review, dangerous.
+
+    Dangerous is what loses data, opens a door or takes a protection away. It makes the command fail unless
+    tests/policy/accepted-changes.yaml declares it.
+
+    \b
+      inferctl --env prod diff
+      inferctl --env prod diff --against origin/main --markdown
+    """
+    load_environment(ROOT / "config", session.environment)
+    declared = load_accepted_changes(ROOT / "tests" / "policy" / "accepted-changes.yaml").accepted
+    after = templates.of_assembly(assembly or _synthesized(session))
+    if against is None:
+        before = templates.of_deployed(session.environment, environment.connect(session.environment))
+    elif Path(against).is_dir():
+        before = templates.of_assembly(Path(against))
+    else:
+        before = templates.of_commit(session.environment, against)
+    found = report.review(session.environment, before, after, declared)
+    output = session.output
+    if markdown and not output.as_json:
+        output.result(None, Text(found.markdown()))
+    else:
+        columns = ("rating", "stack", "resource", "change", "why")
+        table = output.table(f"Changes to {session.environment}", columns, found.rows())
+        output.result(found.document(), table if found.rated else Text("No changes."))
+    if found.undeclared:
+        raise InferctlError(
+            f"{len(found.undeclared)} change(s) are dangerous, and not declared in "
+            "tests/policy/accepted-changes.yaml."
+        )
+    # What is deployed may lag behind what was accepted; a commit that others build on may not.
+    if found.stale and against is not None:
+        raise InferctlError(
+            "Remove from tests/policy/accepted-changes.yaml what does not apply: "
+            + ", ".join(f"{entry.stack} {entry.resource}" for entry in found.stale)
+        )
+
+
+@cli.command()
+@assembly_option
+@_json_option
+@click.pass_obj
+def baseline(session: Session, assembly: Path | None) -> None:
+    """Record the environment's templates, for later commits to be compared with.
+
+    \b
+      make baselines
+      inferctl --env prod baseline
+    """
+    load_environment(ROOT / "config", session.environment)
+    found = templates.of_assembly(assembly or _synthesized(session))
+    folder = templates.write_baseline(session.environment, found)
+    session.output.result(
+        {"folder": str(folder), "stacks": sorted(found)}, f"{_shortest(folder)}: {len(found)} stacks"
+    )
+
+
+@cli.command()
+@click.option("--yes", is_flag=True, help="Delete without asking.")
+@click.option("--unprotect", is_flag=True, help="Also delete stacks that are protected from deletion.")
+@assembly_option
 @_json_option
 @click.pass_obj
 def prune(session: Session, yes: bool, unprotect: bool, assembly: Path | None) -> None:
