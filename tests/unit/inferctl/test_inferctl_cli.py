@@ -27,13 +27,13 @@ REQUEST = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data"
 class TestHelp:
     def test_it_lists_commands_in_the_order_of_use_and_the_exit_statuses(self) -> None:
         text = run("--help").output
-        names = ["up", "down", "status", "token", "models", "infer", "prune", "demo"]
+        names = "up down status token models infer logs diff baseline prune demo".split()
         listed = text.split("Commands:")[1].split("Exit status:")[0]
         lines = [line.split()[0] for line in listed.splitlines() if line.strip()]
         assert lines == names
         assert "3    the environment is not up, not deployed, or does not answer" in text
 
-    @pytest.mark.parametrize("command", ["up", "status", "token", "models", "infer", "prune"])
+    @pytest.mark.parametrize("command", ["up", "status", "token", "models", "infer", "logs", "diff", "prune"])
     def test_every_command_that_takes_options_shows_an_example(self, command: str) -> None:
         assert "  inferctl" in run(command, "--help").output.split("Options:")[0].split("\n", 1)[1]
 
