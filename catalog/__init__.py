@@ -4,7 +4,8 @@
 read both through `load_platform`; nothing else in the repository parses YAML.
 """
 
-from catalog.environment import Client, ContainerImage, Environment
+from catalog.callers import Client
+from catalog.environment import ContainerImage, Environment
 from catalog.errors import CatalogError, Problem
 from catalog.loader import (
     Platform,

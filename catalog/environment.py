@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from catalog import regions
+from catalog.callers import CLIENTS_PER_POOL, Client, Login
 from catalog.data import Audit, Retention
+from catalog.edge import Domain, Firewall, PrivateAccess
 from catalog.quotas import Quotas
 from catalog.section import Items, Name, Section, refusal, refuse
 
@@ -250,28 +252,21 @@ class Api(Section):
             "CloudWatch Logs. There is one per account and region: exactly one environment there says `true`."
         ),
     ] = False
+    domain: Annotated[
+        Domain | None,
+        Field(description="A domain name of your own. Left out: API Gateway's execute-api address."),
+    ] = None
+    private: Annotated[
+        PrivateAccess | None,
+        Field(description="For an API that only VPC endpoints reach. Left out: a public address."),
+    ] = None
 
-
-class Client(Section):
-    """An application that takes tokens with OAuth2 client credentials."""
-
-    name: Annotated[Name, Field(description="Name of the client, unique in the environment.")]
-    scopes: Annotated[
-        Items[Literal["invoke", "admin"]],
-        Field(
-            min_length=1,
-            description="What its tokens allow. `invoke`: call models. `admin`: operate the platform.",
-        ),
-    ]
-    token_minutes: Annotated[
-        int,
-        Field(ge=5, le=1440, description="Minutes for which a token is valid (Cognito: 5 minutes to a day)."),
-    ] = 60
-
-    @field_validator("scopes")
+    @field_validator("private")
     @classmethod
-    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        refuse(*(refusal(item, "is listed twice", i) for i, item in enumerate(value) if item in value[:i]))
+    def _domain_is_public(cls, value: PrivateAccess | None, info: ValidationInfo) -> PrivateAccess | None:
+        if value is not None and info.data.get("domain") is not None:
+            reason = "cannot be combined with api.domain: AWS maps a regional domain to public APIs only"
+            refuse(refusal(value.model_dump(), reason))
         return value
 
 
@@ -327,7 +322,11 @@ class Environment(Section):
         Field(description="Images by folder of `inference_containers/`; every GPU model's must be here."),
     ] = {}
     api: Annotated[Api, Field(description="The HTTPS API.")] = Api()
+    firewall: Annotated[Firewall, Field(description="The web ACL before the API.")] = Firewall()
     clients: Annotated[Items[Client], Field(description="Applications that may take tokens.")] = ()
+    login: Annotated[
+        Login | None, Field(description="People who may log in. Left out: nobody, only applications.")
+    ] = None
     retention: Annotated[Retention, Field(description="How long things are kept.")] = Retention()
     alarms: Annotated[Alarms, Field(description="Who hears about alarms.")] = Alarms()
     audit: Annotated[
@@ -427,6 +426,15 @@ class Environment(Section):
             refuse(refusal(value.object_lock.model_dump(), reason, "object_lock"))
         return value
 
+    @field_validator("api")
+    @classmethod
+    def _certificate_of_the_region(cls, value: Api, info: ValidationInfo) -> Api:
+        region = info.data.get("region")
+        if region and value.domain and f":acm:{region}:" not in value.domain.certificate_arn:
+            reason = f"must be in {region}, the API's region: request or import the certificate there"
+            refuse(refusal(value.domain.certificate_arn, reason, "domain", "certificate_arn"))
+        return value
+
     @field_validator("clients")
     @classmethod
     def _distinct_clients(cls, value: tuple[Client, ...]) -> tuple[Client, ...]:
@@ -438,4 +446,13 @@ class Environment(Section):
                 if name in names[:i]
             )
         )
+        apps = sum(len(client.credentials) for client in value)
+        if apps >= CLIENTS_PER_POOL:
+            refuse(
+                refusal(
+                    apps,
+                    f"credentials are too many: Cognito's quota is {CLIENTS_PER_POOL} app clients per user "
+                    "pool, and a login is one; ask AWS to raise it (up to 10000), or use two environments",
+                )
+            )
         return value

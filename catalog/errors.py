@@ -71,10 +71,10 @@ def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[Pa
 
 
 def _explain(error: ErrorDetails, model: type[BaseModel]) -> tuple[Path, str]:
-    path = tuple(part for part in error["loc"] if part != "[key]")
     kind, ctx, value = error["type"], error.get("ctx", {}), error["input"]
     if kind == "extra_forbidden":
-        return path, _unknown_key(path, model)
+        return error["loc"], _unknown_key(error["loc"], model)
+    path = tuple(part for part in error["loc"] if part != "[key]")
     if kind == "missing":
         allowed = _description(path, model)
         return path, f"is required{': ' + allowed if allowed else ''}"

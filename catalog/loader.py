@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from catalog import capacity, yaml
+from catalog import capacity, scopes, yaml
 from catalog.accepted import AcceptedChanges
 from catalog.environment import Environment
 from catalog.errors import CatalogError, Problem, explain, show
@@ -30,10 +30,17 @@ def load_platform(root: Path, environment: str) -> Platform:
     """Read `config/<environment>.yaml` and every `models/*/model.yaml` below `root`, and check them together.
 
     Raises CatalogError with the problems of all files: also for a GPU model whose container is not a folder
-    of `inference_containers/`, or has no image in the environment, and for what exceeds a quota.
+    of `inference_containers/`, or has no image in the environment, for a scope that no model has, and for
+    what exceeds a quota.
     """
     found, problems = _environment(root / "config", environment)
     models, more = _catalog(root / "models")
+    if found is not None and not more:
+        problems += scopes.problems(models)
+        document, _ = yaml.read(root / "config" / f"{environment}.yaml", f"config/{environment}.yaml")
+        for field, message in scopes.refusals(found, models):
+            line = document.line(field) if document else 1
+            problems.append(Problem.at(f"config/{environment}.yaml", line, field, message))
     problems += more
     for spec in models:
         if isinstance(spec, GpuModel):

@@ -186,6 +186,19 @@ class Limits(Section):
     ] = MAX_INLINE_BYTES
 
 
+class Access(Section):
+    """Who may call the model."""
+
+    scope: Annotated[
+        Literal["shared", "own"],
+        Field(
+            description="What a token must allow. `shared`: the scope `invoke`, with which a client calls "
+            "every such model. `own`: `invoke.<model>`, which opens this model only, and which `invoke` does "
+            "not replace; clients list it under `scopes` in `config/<env>.yaml`."
+        ),
+    ] = "shared"
+
+
 class Slo(Section):
     """What the model's callers are promised; alarms watch it."""
 
@@ -267,6 +280,7 @@ class _Model(Section):
     ]
     artifact: Annotated[Artifact, Field(description="Where the model's files come from.")] = Artifact()
     limits: Annotated[Limits, Field(description="What a client may send.")] = Limits()
+    access: Annotated[Access, Field(description="Who may call the model.")] = Access()
     slo: Annotated[Slo, Field(description="What callers are promised.")] = Slo()
     capture: Annotated[Capture, Field(description="Which requests and answers are kept.")] = Capture()
 

@@ -48,6 +48,15 @@ class Names:
         """Where functions count what only they see; an account may hold several environments."""
         return f"Inference/{self.environment}"
 
+    def client_secret(self, client: str) -> str:
+        """The secret in Secrets Manager with which an application takes tokens."""
+        return f"inference/{self.environment}/clients/{client}"
+
+    @property
+    def firewall_log_group(self) -> str:
+        """WAF delivers only to log groups whose name starts so."""
+        return f"aws-waf-logs-{self.prefix}"
+
     def log_group(self, name: str) -> str:
         return f"/inference/{self.environment}/{name}"
 
@@ -65,7 +74,20 @@ ALIAS = "live"
 """The alias of a CPU model's function that the API invokes."""
 
 RESOURCE_SERVER = "inference"
-"""The OAuth2 resource server: scopes are `inference/invoke` and `inference/admin`."""
+"""The OAuth2 resource server: a token's scopes are `inference/invoke`, `inference/admin` and so on."""
+
+INVOKE, ADMIN = "invoke", "admin"
+PLATFORM_SCOPES = {
+    INVOKE: "Call models and read their metadata",
+    ADMIN: "Read the platform's state; no inference",
+}
+"""The scopes that every environment has -> what Cognito says of them."""
+
+
+def own_scope(model: str) -> str:
+    """The scope of a model that has one of its own, as clients list it."""
+    return f"{INVOKE}.{model}"
+
 
 ENVIRONMENT_TAG = "inference:environment"
 """On every resource and stack: what `inferctl prune` and cost reports select by."""

@@ -48,3 +48,9 @@ def refuse(*refusals: InitErrorDetails) -> None:
     """Raise the refusals, if any, so that each is reported at its own line."""
     if refusals:
         raise ValidationError.from_exception_data("catalog", list(refusals))
+
+
+def each_once(values: tuple[T, ...]) -> tuple[T, ...]:
+    """The values, refused where one is repeated."""
+    refuse(*(refusal(item, "is listed twice", i) for i, item in enumerate(values) if item in values[:i]))
+    return values

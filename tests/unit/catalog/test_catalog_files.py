@@ -137,7 +137,8 @@ class TestRepository:
     ("text", "problem"),
     [
         (CPU + "cpu: {memry_mb: 1}", "6: cpu.memry_mb: unknown key 'memry_mb', did you mean 'memory_mb'?"),
-        (CPU + "x: 1", "6: x: unknown key 'x', must be one of name, description, owner, version, artifact, limits, slo, capture, target, cpu"),
+        (CPU + "x: 1", "6: x: unknown key 'x', must be one of name, description, owner, version, artifact, limits, access, slo, capture, target, cpu"),
+        (CPU + "'[key]': 1", "6: [key]: unknown key '[key]', must be one of name, description, owner, version, artifact, limits, access, slo, capture, target, cpu"),
         (CPU + "cpu: {memory_mb: 64}", "6: cpu.memory_mb: 64 is not allowed: must be >= 128"),
         (CPU + "cpu: {memory_mb: '1024'}", "6: cpu.memory_mb: '1024' is not allowed: must be a whole number, without quotes"),
         (CPU + "cpu:\n  timeout_seconds: 30", "7: cpu.timeout_seconds: 30 is not allowed: must be <= 29"),
@@ -234,7 +235,7 @@ def test_an_instance_type_that_does_not_exist_is_refused_naming_the_nearest(
         ({"10.0.0.0/16": "10.0.0.1/16"}, "5: network.cidr: '10.0.0.1/16' is not allowed: must be an IPv4 network address, as 10.20.0.0/16 (10.0.0.1/16 has host bits set)"),
         ({"10.0.0.0/16": "10.0.0.0/24"}, "5: network.cidr: '10.0.0.0/24' is not allowed: must have a prefix from /16 to /22: room for every zone's subnets"),
         ({"network:": "retention: {logs_days: 31}\nnetwork:"}, "5: retention.logs_days: 31 is not allowed: must be one of 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288 or 3653"),
-        ({"network:": "clients: [{name: abc, scopes: [read]}]\nnetwork:"}, "5: clients[0].scopes[0]: 'read' is not allowed: must be one of 'invoke' or 'admin'"),
+        ({"network:": "clients: [{name: abc, scopes: [read]}]\nnetwork:"}, "5: clients[0].scopes[0]: 'read' is not allowed: What its tokens allow: `invoke` (call the models that share this scope), `invoke.<model>` (call a model that has a scope of its own), `admin` (read the platform's state; no inference)"),
         ({"network:": "clients: [{name: abc, scopes: []}]\nnetwork:"}, "5: clients[0].scopes: [] is not allowed: must have at least 1 item(s)"),
         ({"network:": "containers: {onnx: {}}\nnetwork:"}, "5: containers.onnx: {} is not allowed: must have either image_uri: <ECR address> or build: true"),
         ({"network:": "containers: {onnx: {image_uri: 111122223333.dkr.ecr.eu-west-1.amazonaws.com/a:1, base_image: python}}\nnetwork:"}, "5: containers.onnx: 'python' is not allowed: is for build: true only: an image_uri is already built"),
