@@ -229,16 +229,23 @@ def status(session: Session) -> None:
 
 @cli.command()
 @client_option
+@click.option(
+    "--scope", "scopes", multiple=True, metavar="SCOPE",
+    help="A scope to ask for, as `invoke`; again for more. [default: all that the client has]",
+)  # fmt: skip
 @_json_option
 @click.pass_obj
-def token(session: Session, client: str | None) -> None:
+def token(session: Session, client: str | None, scopes: tuple[str, ...]) -> None:
     """Print an access token, taken with OAuth2 client credentials.
+
+    The credentials are read from Secrets Manager, inference/<env>/clients/<name>.
 
     \b
       TOKEN=$(inferctl token)
       inferctl --env dev token --client operator
+      inferctl token --scope invoke.text-embedding
     """
-    tokens = environment.find(session.environment).tokens(client)
+    tokens = environment.find(session.environment).tokens(client, scopes=scopes)
     access_token = tokens()
     document = {"access_token": access_token, "token_type": "Bearer", "expires_in": tokens.expires_in}
     session.output.result(document, Text(access_token))
@@ -303,7 +310,7 @@ def infer(
         raise click.UsageError("Give exactly one of REQUEST, --body, --file and --text.")
     request = _given_request(request_file, body)
     values: list[str | bytes] = [*(path.read_bytes() for path in files), *texts]
-    with environment.find(session.environment).client(client) as api:
+    with environment.find(session.environment).client(client, model=model) as api:
         answer = api.infer(model, request or tensors.request(api.metadata(model), values))
     output = session.output
     columns, rows = tensors.rows(answer)

@@ -14,6 +14,7 @@ from typing import Any
 import local_aws
 from catalog import ModelSpec, load_catalog
 from catalog.environment import LOCAL
+from catalog.names import ADMIN
 from inferctl import deployment, tensors
 from inferctl.client import Client
 from inferctl.environment import ROOT, Deployed, find
@@ -77,16 +78,15 @@ def converse(
     """Ask every model what its sample asks, then two things that must be refused."""
     samples = {spec.name: _json(root / "models" / spec.name / "sample.json") for spec in catalog}
     outcomes = []
-    with deployed.client() as client:
-        for spec in catalog:
-            with board.step(f"ask {spec.name}"):
-                expected = _json(root / "models" / spec.name / "expected.json")
-                outcomes.append(ask(client, spec, samples[spec.name], expected))
+    for spec in catalog:
+        expected = _json(root / "models" / spec.name / "expected.json")
+        with board.step(f"ask {spec.name}"), deployed.client(model=spec.name) as client:
+            outcomes.append(ask(client, spec, samples[spec.name], expected))
     first = catalog[0]
-    outsider = next((c for c in deployed.environment.clients if "invoke" not in c.scopes), None)
+    outsider = next((c for c in deployed.environment.clients if c.scopes == (ADMIN,)), None)
     if outsider is None:
         raise InferctlError(
-            "config/local.yaml has no client without the scope 'invoke' to show a refusal with."
+            f"config/local.yaml has no client with the scope {ADMIN!r} alone to show a refusal with."
         )
     with board.step("ask without the right"):
         with Client(deployed.api_url, None, deployed.verify) as nobody:

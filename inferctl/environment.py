@@ -4,6 +4,7 @@ The embedded AWS is the environment `local`. It answers for all AWS services at 
 API's and the token endpoint's public names are replaced by that address here, and nowhere else.
 """
 
+import json
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ from botocore.exceptions import (
 
 import local_aws
 from catalog import Environment, load_environment
-from catalog.names import Names
+from catalog.names import INVOKE, RESOURCE_SERVER, Names, own_scope
 from inferctl.client import Client, ClientCredentials, Verify
 from inferctl.errors import CredentialsError, InferctlError, UnreachableError
 
@@ -80,42 +81,48 @@ class Deployed:
     token_headers: Mapping[str, str] = field(default_factory=dict)
     verify: Verify = True
 
-    def tokens(self, client: str | None = None) -> ClientCredentials:
-        """Tokens for an app client; by default the first in the configuration that may invoke models.
+    def tokens(
+        self, client: str | None = None, *, model: str | None = None, scopes: tuple[str, ...] = ()
+    ) -> ClientCredentials:
+        """Tokens for an app client; by default the first in the configuration that may invoke (`model`).
+
+        Args:
+            scopes: those to ask for, as the configuration writes them; none asks for all that the client has.
 
         Raises InferctlError for a client that the environment does not have.
         """
-        name = client or self._invoker()
+        name = client or self._invoker(model)
         known = [each.name for each in self.environment.clients]
         if name not in known:
             raise InferctlError(
                 f"There is no client {name!r} in config/{self.environment.name}.yaml; it has "
                 f"{', '.join(known) or 'none'}."
             )
-        parameter = Names(self.environment.name).parameter(f"identity/clients/{name}/id")
+        secret = Names(self.environment.name).client_secret(name)
         with aws_errors():
-            client_id = _parameters(self.aws, [parameter])[parameter]
-            described = self.aws.client("cognito-idp").describe_user_pool_client(
-                UserPoolId=self.user_pool_id, ClientId=client_id
-            )
+            held = self.aws.client("secretsmanager").get_secret_value(SecretId=secret)["SecretString"]
+        credentials = json.loads(held)
         return ClientCredentials(
             self.token_url,
-            client_id,
-            described["UserPoolClient"]["ClientSecret"],
+            credentials["client_id"],
+            credentials["client_secret"],
+            scopes=tuple(f"{RESOURCE_SERVER}/{scope}" for scope in scopes),
             headers=self.token_headers,
             verify=self.verify,
         )
 
-    def client(self, name: str | None = None) -> Client:
-        """An HTTP client of the API that calls as the app client `name`."""
-        return Client(self.api_url, self.tokens(name), self.verify)
+    def client(self, name: str | None = None, *, model: str | None = None) -> Client:
+        """An HTTP client of the API, as the app client `name` or one that may invoke (`model`)."""
+        return Client(self.api_url, self.tokens(name, model=model), self.verify)
 
-    def _invoker(self) -> str:
-        for client in self.environment.clients:
-            if "invoke" in client.scopes:
-                return client.name
+    def _invoker(self, model: str | None) -> str:
+        # Where a client lists the model's own scope the model has one, which `invoke` does not replace.
+        for wanted in ([own_scope(model)] if model else []) + [INVOKE]:
+            for client in self.environment.clients:
+                if wanted in client.scopes:
+                    return client.name
         file = f"config/{self.environment.name}.yaml"
-        raise InferctlError(f"No client in {file} has the scope 'invoke': add one, or pass --client.")
+        raise InferctlError(f"No client in {file} has the scope {INVOKE!r}: add one, or pass --client.")
 
 
 def connect(name: str, home: Path | None = None) -> Aws:

@@ -13,6 +13,7 @@ PURPOSES = {
     "logs": "log groups",
     "audit": "the audit trail",
     "alarms": "alarm notifications and dead letters",
+    "secrets": "the credentials of applications",
 }
 
 

@@ -1,7 +1,7 @@
 """An environment as `cdk synth` writes it, with every nag pack's report: made once per session."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from cdk_nag import AwsSolutionsChecks, NIST80053R5Checks, ServerlessChecks
 from jsii.errors import JSIIError
 
 from app import ROOT, build
+from catalog.environment import Environment
 from catalog.loader import Platform
+from catalog.model import ModelSpec
 
 NAG_PACKS = {
     "AwsSolutions": AwsSolutionsChecks,
@@ -59,10 +61,16 @@ class Assembly:
         return report
 
 
-def assemble(folder: Path, platform: Platform) -> Assembly:
+Build = Callable[[cdk.App, Environment, Sequence[ModelSpec]], None]
+
+
+def assemble(folder: Path, platform: Platform, build: Build = build) -> Assembly:
     """What the app writes to `folder` for a platform, looked at by every pack of cdk-nag.
 
     A finding does not stop it: it is in the report.
+
+    Args:
+        build: adds the stacks; by default all of the app's.
     """
     app = cdk.App(outdir=str(folder), context=json.loads((ROOT / "cdk.json").read_text())["context"])
     Validations.of(app).add_plugins(*(pack(app) for pack in NAG_PACKS.values()))

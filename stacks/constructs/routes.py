@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from catalog.model import ModelSpec
-from catalog.names import RESOURCE_SERVER, Names
+from catalog.names import ADMIN, INVOKE, RESOURCE_SERVER, Names, own_scope
+from catalog.scopes import models_with_own_scope
 from stacks.constructs import sagemaker_integration as sagemaker
 from stacks.constructs.problems import gateway_responses
 
@@ -42,7 +43,7 @@ class Backends:
 
 def document(models: Sequence[ModelSpec], names: Names, backends: Backends) -> Json:
     """The OpenAPI 3.0 document of an environment's API, with API Gateway's extensions."""
-    paths = _server(names, backends)
+    paths = _server(models, names, backends)
     for model in models:
         paths |= _model(model, names, backends)
     return {
@@ -79,23 +80,26 @@ def resources(paths: Mapping[str, object]) -> int:
 # --- Routes -------------------------------------------------------------------------------------------------
 
 
-def _server(names: Names, backends: Backends) -> Json:
+def _server(models: Sequence[ModelSpec], names: Names, backends: Backends) -> Json:
     """`/v2`, `/v2/health/…` and `/v2/models`: about the platform, not about one model."""
+    # Whoever may do anything may look.
+    read = _scopes(ADMIN, INVOKE, *map(own_scope, models_with_own_scope(models)))
     asked = _function(backends.catalog, backends)
     metadata = {"name": names.prefix, "version": "2", "extensions": []}
     return {
-        "/v2": {"get": _operation(_static(metadata), _scopes(READ), _STATIC_ANSWERS)},
+        "/v2": {"get": _operation(_static(metadata), read, _STATIC_ANSWERS)},
         # It answers because API Gateway does: that is what "live" means here.
-        "/v2/health/live": {"get": _operation(_static({"live": True}), _scopes(READ), _STATIC_ANSWERS)},
-        "/v2/health/ready": {"get": _operation(asked, _scopes(READ))},
-        "/v2/models": {"get": _operation(asked, _scopes(READ))},
+        "/v2/health/live": {"get": _operation(_static({"live": True}), read, _STATIC_ANSWERS)},
+        "/v2/health/ready": {"get": _operation(asked, read)},
+        "/v2/models": {"get": _operation(asked, read)},
     }
 
 
 def _model(model: ModelSpec, names: Names, backends: Backends) -> Json:
     """`/v2/models/<name>`, `…/ready` and `…/infer` of one model."""
     root = f"/v2/models/{model.name}"
-    read, invoke = _scopes(READ, model), _scopes(INVOKE, model)
+    right = own_scope(model.name) if model.access.scope == "own" else INVOKE
+    read, invoke = _scopes(ADMIN, right), _scopes(right)
     if model.target == "cpu":
         answer = _function(backends.functions[model.name], backends)
         return {
@@ -115,12 +119,8 @@ def _model(model: ModelSpec, names: Names, backends: Backends) -> Json:
     }
 
 
-READ = ("invoke", "admin")
-INVOKE = ("invoke",)
-
-
-def _scopes(rights: Sequence[str], model: ModelSpec | None = None) -> list[str]:
-    """Scopes of which a token needs one, for an operation of `model` or of the platform."""
+def _scopes(*rights: str) -> list[str]:
+    """As tokens hold them. A token needs one of an operation's."""
     return [f"{RESOURCE_SERVER}/{right}" for right in rights]
 
 

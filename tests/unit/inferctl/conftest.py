@@ -81,7 +81,10 @@ def dev(aws: Callable[[str], Any], api: Api) -> Api:
         client = cognito.create_user_pool_client(UserPoolId=pool, ClientName=name, GenerateSecret=True)
         client = client["UserPoolClient"]
         api.secrets[client["ClientId"]] = (client["ClientSecret"], scopes)
-        parameters[f"identity/clients/{name}/id"] = client["ClientId"]
+        held = {"client_id": client["ClientId"], "client_secret": client["ClientSecret"]}
+        aws("secretsmanager").create_secret(
+            Name=f"inference/dev/clients/{name}", SecretString=json.dumps(held)
+        )
     for path, value in parameters.items():
         ssm.put_parameter(Name=f"/inference/dev/{path}", Value=value, Type="String")
     return api
