@@ -22,6 +22,7 @@ from stacks.api import ApiStack
 from stacks.artifacts import ArtifactsStack
 from stacks.audit import AuditStack
 from stacks.cpu_model import CpuModelStack
+from stacks.firewall import FirewallStack
 from stacks.gpu_model import GpuModelStack
 from stacks.identity import IdentityStack
 from stacks.keys import KeysStack
@@ -37,10 +38,10 @@ def build(app: cdk.App, environment: Environment, models: Sequence[ModelSpec]) -
     keys = KeysStack(app, environment)
     network = NetworkStack(app, environment)
     storage = StorageStack(app, environment)
-    identity = IdentityStack(app, environment)
+    identity = IdentityStack(app, environment, models)
     observability = ObservabilityStack(app, environment, models)
     artifacts = ArtifactsStack(app, environment, models)
-    for encrypted in (network, storage, observability, artifacts):
+    for encrypted in (network, storage, identity, observability, artifacts):
         encrypted.add_stack_dependency(keys)
     artifacts.add_stack_dependency(storage)
 
@@ -57,6 +58,10 @@ def build(app: cdk.App, environment: Environment, models: Sequence[ModelSpec]) -
     # Routes name functions and endpoints, so they do not need the models' stacks; clients need the models
     # first.
     api = ApiStack(app, environment, models)
+    if environment.firewall.enabled:
+        firewall = FirewallStack(app, environment)
+        firewall.add_stack_dependency(keys)
+        api.add_stack_dependency(firewall)
     for called in (keys, identity, observability, *served):
         api.add_stack_dependency(called)
 

@@ -14,7 +14,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "invalid-data": (400, "The tensor's data are not valid"),
     "unknown-output": (400, "The model has no such output"),
     "unauthorized": (401, "A valid access token is needed"),
-    "forbidden": (403, "The access token does not allow this"),
+    "forbidden": (403, "The platform refuses this caller"),
     "not-found": (404, "There is nothing at this address"),
     "method-not-allowed": (405, "This address does not support the method"),
     "payload-too-large": (413, "The body is too large"),

@@ -15,6 +15,7 @@ from catalog.errors import CatalogError
 from catalog.model import ModelSpec
 from stacks.base import PlatformStack
 from stacks.constructs.acknowledge import acknowledge, acknowledge_wildcards
+from stacks.constructs.front_door import FrontDoor
 from stacks.constructs.function import PlatformFunction
 from stacks.constructs.routes import Backends, document, resources
 
@@ -55,18 +56,17 @@ class ApiStack(PlatformStack):
         caller = self._caller(catalog)
         body = document(models, self.names, self._backends(models, catalog, caller))
         self._check_quota(resources(body["paths"]))
+        door = FrontDoor(self)
         api = apigateway.SpecRestApi(
             self,
             "Api",
             api_definition=apigateway.ApiDefinition.from_inline(body),
             rest_api_name=self.names.prefix,
-            endpoint_types=[apigateway.EndpointType.REGIONAL],
-            # The import itself has a default of its own, EDGE.
-            parameters={"endpointConfigurationTypes": "REGIONAL"},
             # A warning means that something was left out, such as an authorizer.
             fail_on_warnings=True,
             cloud_watch_role=False,
             deploy_options=self._stage(),
+            **door.api_options,
         )
         # No route is served before its role may call what is behind it.
         api.node.add_dependency(caller)
@@ -74,8 +74,6 @@ class ApiStack(PlatformStack):
             api,
             {
                 "APIG2": "Requests are tensors: the runtime validates them, the same on both targets.",
-                "APIG3": "The web ACL is not part of the platform yet; see docs/decisions.",
-                "APIGWAssociatedWithWAF": "The web ACL is not part of the platform yet; see docs/decisions.",
                 "APIG6": "Execution logs would hold payloads; the access log holds what operations need.",
                 "APIGWExecutionLoggingEnabled": "Execution logs would hold payloads; the access log holds "
                 "what operations need.",
@@ -87,13 +85,12 @@ class ApiStack(PlatformStack):
             api.deployment_stage,
             {"APIGWCacheEnabledAndEncrypted": "No answer is kept: one client's must never reach another."},
         )
+        if not environment.firewall.enabled:
+            why = f"config/{environment.name}.yaml leaves the firewall out."
+            acknowledge(api, {"APIG3": why, "APIGWAssociatedWithWAF": why})
         if environment.api.log_role:
             self._let_api_gateway_log(api)
-        # Built from the region, not taken from the stage: clients get one form of the address everywhere.
-        self.share(
-            "api/url",
-            f"https://{api.rest_api_id}.execute-api.{self.region}.{self.url_suffix}/{environment.name}",
-        )
+        self.share("api/url", door.open(api))
 
     def _check_quota(self, needed: int) -> None:
         """Raises CatalogError for more API resources than the account may have."""

@@ -46,7 +46,7 @@ UNAUTHORIZED = Problem(
     "Send an access token with the scope of this operation as `Authorization: Bearer <token>`.",
 )
 FORBIDDEN = Problem(
-    "forbidden", 403, "The access token does not allow this", "Ask the operator for the right to do this."
+    "forbidden", 403, "The platform refuses this caller", "Ask the operator, and quote the request id."
 )
 NOT_FOUND = Problem(
     "not-found",
