@@ -288,7 +288,7 @@ def test_a_model_of_two_or_more_instances_has_a_subnet_in_two_or_more_zones(prod
     many = [m for m in platform.models if isinstance(m, GpuModel) and m.scaling.min >= 2]
     assert many
     for model in many:
-        stack = f"inference-prod-model-{model.name}"
+        stack = f"inference-prod-model-{model.name}-{model.target}"
         config = prod.one("AWS::SageMaker::Model", stack).properties["VpcConfig"]
         paths = {prod.templates[stack]["Parameters"][s["Ref"]]["Default"] for s in config["Subnets"]}
         assert paths == {
