@@ -42,11 +42,6 @@ class FrontDoor:
         if self._stack.environment_config.firewall.enabled:
             self._guard(api.deployment_stage)
         private, domain = self._settings.private, self._settings.domain
-        if private is not None:
-            # The policy of a private API takes effect with a deployment only.
-            deployment = api.latest_deployment
-            assert deployment is not None
-            deployment.add_to_logical_id(list(private.vpc_endpoint_ids))
         if domain is not None:
             self._name(domain, api)
             return f"https://{domain.name}"
