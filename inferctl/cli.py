@@ -12,9 +12,9 @@ import click
 from rich.text import Text
 
 import local_aws
-from catalog import CatalogError, load_accepted_changes, load_catalog, load_environment
+from catalog import CatalogError, load_accepted_changes, load_catalog, load_environment, load_platform
 from catalog.environment import LOCAL
-from inferctl import cdk, demo, deployment, environment, health, queries, stacks, tensors
+from inferctl import cdk, demo, deployment, doctor, environment, health, queries, stacks, tensors
 from inferctl.commands import CommandError, Commands
 from inferctl.environment import ROOT
 from inferctl.errors import (
@@ -225,6 +225,44 @@ def status(session: Session) -> None:
         "",
         Text(f"API  {address or 'not deployed'}"),
     )
+
+
+@cli.command("doctor")
+@click.option("--env", "name", metavar="NAME", help="The same as before the command.")
+@_json_option
+@click.pass_obj
+def preflight(session: Session, name: str | None) -> None:
+    """Ask the account, before a deployment does, whether the environment fits.
+
+    Checks credentials, region, zones, bootstrap, quotas, images and network, and shows the price of the
+    GPUs. It only reads, takes seconds, and exits with 1 when a deployment would fail: each line has the
+    remedy, and the code of the quota to raise.
+
+    \b
+      inferctl doctor --env prod
+      inferctl --env prod doctor --json | jq '.findings[] | select(.state != "ok")'
+    """
+    session.environment = name or session.environment
+    platform = load_platform(ROOT, session.environment)
+    aws = environment.connect(session.environment)
+    findings = doctor.examine(doctor.Preflight(platform.environment, platform.models, aws))
+    output = session.output
+    failed = [finding.check for finding in findings if finding.state == doctor.FAILED]
+    rows = [(finding.state, finding.check, finding.found) for finding in findings]
+    # Below the table, where a command to copy is not broken into a column.
+    remedies = [f"{finding.check}\n  {finding.remedy}" for finding in findings if finding.remedy]
+    output.result(
+        {
+            "environment": session.environment,
+            "region": platform.environment.region,
+            "failed": len(failed),
+            "findings": [finding.document() for finding in findings],
+        },
+        output.table("Preflight", ("state", "check", "found"), rows),
+        *(Text(remedy) for remedy in ["", *remedies] if remedies),
+    )
+    if failed:
+        raise InferctlError(f"Not ready to deploy: {', '.join(failed)}.")
 
 
 @cli.command()

@@ -198,6 +198,11 @@ def _parameters(aws: Aws, names: list[str]) -> dict[str, str]:
     return {each["Name"]: each["Value"] for each in answer["Parameters"]}
 
 
+def is_refusal(error: ClientError) -> bool:
+    """Whether AWS says that the caller may not, rather than that the call cannot be."""
+    return error.response.get("Error", {}).get("Code", "") in _REFUSED
+
+
 @contextmanager
 def aws_errors() -> Iterator[None]:
     """Turns boto3's errors into ours: no or refused credentials, nothing reachable, or a failed call."""
@@ -206,8 +211,7 @@ def aws_errors() -> Iterator[None]:
     except _CREDENTIALS as error:
         raise CredentialsError(f"No AWS credentials: {error}. Sign in, or set AWS_PROFILE.") from error
     except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "")
-        kind = CredentialsError if code in _REFUSED else InferctlError
+        kind = CredentialsError if is_refusal(error) else InferctlError
         raise kind(f"AWS refused: {error}.") from error
     except (EndpointConnectionError, NoRegionError) as error:
         raise UnreachableError(f"AWS cannot be reached: {error}.") from error

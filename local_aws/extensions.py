@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from local_aws import (
+    absent,
     alarms,
     authorization,
     autoscaling,
@@ -24,6 +25,7 @@ def install(home: Home) -> None:
     """Register our services and resource types, before the first request."""
     patches.install(home)
     registry.install()
+    absent.install()
     authorization.install()
     cloudformation.install()
     sagemaker.install(home, scalable_variants=autoscaling.registered_variants)

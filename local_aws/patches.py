@@ -24,6 +24,8 @@ DEPLOY_WAIT = 20.0  # seconds
 DEPLOY_POLL = 0.02  # seconds
 WORKER_POLL = 0.005  # seconds
 
+S3_PREFIX_LIST = "pl-63a5400a"
+
 # What AWS's Python runtimes bring besides the interpreter: boto3 and all it needs.
 LAMBDA_PACKAGES = ("boto3", "botocore", "s3transfer", "jmespath", "python-dateutil", "six", "urllib3")
 
@@ -56,6 +58,7 @@ def install(home: Home) -> None:
     _fail_custom_resources_at_once()
     _name_unknown_types()
     _keep_prefix_lists()
+    _name_prefix_lists_as_aws_does()
 
 
 def _verify_root() -> None:
@@ -247,6 +250,16 @@ def _keep_prefix_lists() -> None:
         return rules
 
     ec2._parse_ip_permissions = parse
+
+
+def _name_prefix_lists_as_aws_does() -> None:
+    """S3's prefix list has the id that it has in the real us-east-1; MiniStack hashes one from its name."""
+    known = ec2._aws_pl_id_from_name
+
+    def identifier(name: str) -> str:
+        return S3_PREFIX_LIST if name == "com.amazonaws.us-east-1.s3" else str(known(name))
+
+    ec2._aws_pl_id_from_name = identifier
 
 
 def _replace_everywhere(known: Any, ours: Any) -> None:

@@ -72,3 +72,12 @@ def test_prune_deletes_only_our_stacks_that_left_the_app(platform: Platform) -> 
     assert done.returncode == 0, done.stdout + done.stderr
     assert before - stacks() == {"inference-local-model-gone"}
     cloudformation.delete_stack(StackName="somebody-elses")
+
+
+def test_doctor_finds_a_deployed_environment_ready_and_says_what_it_cannot_know(platform: Platform) -> None:
+    done = platform.inferctl("doctor", "--env", "local", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    states = {finding["check"]: finding["state"] for finding in json.loads(done.stdout)["findings"]}
+    asked = ("credentials", "region", "zones", "services", "bootstrap", "S3 prefix list", "API logging role")
+    assert {check: states[check] for check in asked} == dict.fromkeys(asked, "ok")
+    assert {states[check] for check in ("GPU quotas", "API quota", "price")} == {"unknown"}
