@@ -24,6 +24,7 @@ from stacks.audit import AuditStack
 from stacks.cpu_model import CpuModelStack
 from stacks.firewall import FirewallStack
 from stacks.gpu_model import GpuModelStack
+from stacks.health import HealthStack
 from stacks.identity import IdentityStack
 from stacks.keys import KeysStack
 from stacks.network import NetworkStack
@@ -64,6 +65,10 @@ def build(app: cdk.App, environment: Environment, models: Sequence[ModelSpec]) -
         api.add_stack_dependency(firewall)
     for called in (keys, identity, observability, *served):
         api.add_stack_dependency(called)
+
+    # Its alarm names those of the models, the API's among them: removing one changes it first.
+    health = HealthStack(app, environment, models)
+    health.add_stack_dependency(api)
 
     if environment.audit.trail:
         audit = AuditStack(app, environment)

@@ -280,6 +280,34 @@ class Alarms(Section):
             description="Address that alarms are sent to, once it has confirmed the subscription.",
         ),
     ] = None
+    runbooks: Annotated[
+        str,
+        Field(
+            pattern=r"^[^\s#]+$",
+            max_length=256,
+            description="Where on-call finds `docs/runbooks.md`, as `https://wiki.example.com/runbooks`: "
+            "every alarm's description ends in this and the section's anchor.",
+        ),
+    ] = "docs/runbooks.md"
+
+
+class Probe(Section):
+    """The synthetic client: a function that calls the public address as a client would, and checks."""
+
+    client: Annotated[
+        Name,
+        Field(description="The client under `clients` whose token it takes; it needs the scope `invoke`."),
+    ]
+    models: Annotated[
+        Items[Name],
+        Field(
+            description="Models that it asks their `sample.json`, holding the answers against "
+            "`expected.json`. Each run is a paid request to each."
+        ),
+    ] = ()
+    minutes: Annotated[
+        int, Field(ge=1, le=60, description="Minutes between two runs; three failures in a row ring.")
+    ] = 5
 
 
 class Environment(Section):
@@ -333,6 +361,10 @@ class Environment(Section):
         Audit, Field(description="The record of who did what, and the account's services that watch over it.")
     ] = Audit()
     quotas: Annotated[Quotas, Field(description="What AWS grants the account.")] = Quotas()
+    probe: Annotated[
+        Probe | None,
+        Field(description="The synthetic client. Left out: nobody calls the platform but its clients."),
+    ] = None
 
     @property
     def s3_prefix_list(self) -> str:
@@ -455,4 +487,13 @@ class Environment(Section):
                     "pool, and a login is one; ask AWS to raise it (up to 10000), or use two environments",
                 )
             )
+        return value
+
+    @field_validator("probe")
+    @classmethod
+    def _probe_may_call(cls, value: Probe | None, info: ValidationInfo) -> Probe | None:
+        able = [client.name for client in info.data.get("clients", ()) if "invoke" in client.scopes]
+        if value is not None and value.client not in able:
+            reason = f"must be one of the clients with the scope 'invoke': {', '.join(able) or 'none yet'}"
+            refuse(refusal(value.client, reason, "client"))
         return value

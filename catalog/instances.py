@@ -71,3 +71,18 @@ def supports_kms_volume(instance_type: str) -> bool:
             f"{instance_type!r} is not a known GPU instance: use one of {', '.join(GPU_FAMILIES)}"
         )
     return name not in _LOCAL_NVME
+
+
+_SEVERAL_GPUS = {"12xlarge": 4, "24xlarge": 4, "36xlarge": 4, "48xlarge": 8}
+_OTHERWISE = {
+    "ml.p3.8xlarge": 4,
+    "ml.p3.16xlarge": 8,
+    "ml.p4d.24xlarge": 8,
+    "ml.p4de.24xlarge": 8,
+    "ml.g7e.12xlarge": 2,
+}
+
+
+def gpus(instance_type: str) -> int:
+    """How many GPUs an instance of this type has; metrics of GPUs are sums over them."""
+    return _OTHERWISE.get(instance_type) or _SEVERAL_GPUS.get(instance_type.rpartition(".")[2], 1)

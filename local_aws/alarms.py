@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from typing import Any
 
@@ -17,6 +18,7 @@ from ministack.core import responses
 from ministack.services import cloudwatch
 from ministack.services.cloudformation import provisioners
 
+from local_aws import events
 from local_aws.expressions import Expression, UnsupportedExpression
 from local_aws.wire import Json
 
@@ -28,6 +30,9 @@ _COMPARISONS = {
     "LessThanThreshold": lambda value, threshold: value < threshold,
     "LessThanOrEqualToThreshold": lambda value, threshold: value <= threshold,
 }
+
+# Statistics definitions: how many points of a hundred lie above the lower bound and not above the upper.
+_PERCENTILE_RANK = re.compile(r"PR\((\d*\.?\d*):(\d*\.?\d*)\)")
 
 logger = logging.getLogger("alarms")
 
@@ -68,6 +73,7 @@ async def run() -> None:
     """Evaluate every alarm of every account and region, again and again."""
     while True:
         await asyncio.sleep(INTERVAL)
+        events.publish_queue_metrics()
         for account, region, _ in list(cloudwatch._alarms._data):
             with responses.request_scope(account, region):
                 cloudwatch._evaluate_all_alarms()
@@ -154,10 +160,22 @@ def _series(
         index = int((now - point["Timestamp"]) // period)
         if 0 <= index < periods:
             buckets[index].append(point)
-    return [
-        cloudwatch._stat_value(cloudwatch._calc_stats(bucket), statistic, bucket) if bucket else None
-        for bucket in buckets
-    ]
+    return [_statistic(statistic, bucket) if bucket else None for bucket in buckets]
+
+
+def _statistic(name: str, points: list[Json]) -> float | None:
+    rank = _PERCENTILE_RANK.fullmatch(name)
+    if rank is None:
+        value: float | None = cloudwatch._stat_value(cloudwatch._calc_stats(points), name, points)
+        return value
+    samples = cloudwatch._percentile_samples(points)
+    if not samples:
+        return None
+    low, high = (float(bound) if bound else None for bound in rank.groups())
+    within = sum(
+        count for one, count in samples if (low is None or one > low) and (high is None or one <= high)
+    )
+    return float(100 * within / sum(count for _, count in samples))
 
 
 def _of_metric_math(alarm: Json, queries: list[Json]) -> Json:

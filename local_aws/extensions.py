@@ -9,6 +9,7 @@ from local_aws import (
     autoscaling,
     cloudformation,
     embedded_metrics,
+    events,
     function_logs,
     gateway,
     patches,
@@ -36,6 +37,7 @@ def install(home: Home) -> None:
     embedded_metrics.install()
     insights.install()
     function_logs.install()
+    events.install()
     gateway.install()
 
 

@@ -7,6 +7,8 @@ from constructs import Construct
 from catalog.environment import Environment
 from catalog.model import CpuModel
 from catalog.names import ALIAS
+from stacks.constructs import metrics
+from stacks.constructs.alarms import PlatformAlarm
 from stacks.constructs.function import PlatformFunction
 from stacks.constructs.metrics import VARIANT
 from stacks.constructs.private_network import PrivateNetwork
@@ -43,7 +45,30 @@ class CpuModelStack(ModelStack):
         # The release may return to it; it prunes what is old.
         version.apply_removal_policy(cdk.RemovalPolicy.RETAIN)
         lambda_.Alias(self, "Live", alias_name=ALIAS, version=version)
-        self.alarm_on_errors()
+        self.watch([*self.alarm_on_errors(), *self._saturation(spec)])
+
+    def _saturation(self, spec: CpuModel) -> list[PlatformAlarm]:
+        alarms = [
+            self.cause(
+                "cold-starts",
+                metrics.cold_start_percent(spec, self.names),
+                "a fifth of the requests of an hour waited for a new instance.",
+                threshold=20,
+            )
+        ]
+        reserved = spec.cpu.reserved_concurrency
+        if reserved is not None:
+            alarms.append(
+                self.cause(
+                    "full-scale",
+                    metrics.concurrency(spec, self.names),
+                    f"all of cpu.reserved_concurrency ({reserved}) was in use in ten minutes of fifteen.",
+                    threshold=reserved,
+                    periods=15,
+                    of_them=10,
+                )
+            )
+        return alarms
 
     def _capture(self, spec: CpuModel) -> dict[str, str]:
         if not spec.capture.percent:

@@ -11,10 +11,12 @@ from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
 from catalog.environment import Environment
-from catalog.instances import supports_kms_volume
+from catalog.instances import gpus, supports_kms_volume
 from catalog.model import GpuModel
 from stacks.bundling import ROOT
+from stacks.constructs import metrics
 from stacks.constructs.acknowledge import acknowledge, acknowledge_wildcards
+from stacks.constructs.alarms import PlatformAlarm
 from stacks.constructs.metrics import VARIANT
 from stacks.constructs.private_network import PrivateNetwork
 from stacks.model import ARTIFACT_FOLDERS, CAPTURE_FILES, ModelStack
@@ -32,9 +34,48 @@ class GpuModelStack(ModelStack):
         # SageMaker would make it too, without key and end.
         log_group = self.log_group("EndpointLogs", self._log_group_name)
         model = self._model()
-        endpoint = self._endpoint(self._config(model), self.alarm_on_errors())
+        errors = self.alarm_on_errors()
+        endpoint = self._endpoint(self._config(model), errors)
         endpoint.node.add_dependency(log_group)
         self._scale(endpoint)
+        self.watch([*errors, *self._saturation(spec)])
+
+    def _saturation(self, spec: GpuModel) -> list[PlatformAlarm]:
+        limits = {
+            # metric: (kind, percent, minutes); the two of GPUs are sums over an instance's GPUs.
+            "GPUMemoryUtilization": ("gpu-memory", 90 * gpus(self.gpu.instance_type), 10),
+            "GPUUtilization": ("gpu-utilization", 95 * gpus(self.gpu.instance_type), 30),
+            "MemoryUtilization": ("memory", 90, 10),
+            "DiskUtilization": ("disk", 85, 10),
+        }
+        return [
+            *(
+                self.cause(
+                    kind,
+                    metrics.instances(spec, self.names, name),
+                    f"{name} of an instance is {percent} % or more for {minutes} minutes.",
+                    threshold=percent,
+                    periods=minutes,
+                )
+                for name, (kind, percent, minutes) in limits.items()
+            ),
+            self.cause(
+                "full-scale",
+                metrics.at_full_scale(spec, self.names),
+                f"all {self.scaling.max} instances run, and are asked more than "
+                f"{self.scaling.target_concurrency} requests at once, in ten minutes of fifteen.",
+                threshold=1,
+                periods=15,
+                of_them=10,
+            ),
+            self.cause(
+                "no-capacity",
+                metrics.unserved(spec, self.names),
+                "requests failed before its container answered them, ten minutes running.",
+                threshold=5,
+                periods=2,
+            ),
+        ]
 
     def _model(self) -> sagemaker.CfnModel:
         network = PrivateNetwork.of(self)

@@ -1,19 +1,21 @@
-"""What the stacks of a CPU and of a GPU model share: the live artifact, the right to read it, alarms to the
-topic.
+"""What the stacks of a CPU and of a GPU model share: the live artifact, the right to read it, its
+alarms.
 """
+
+from collections.abc import Sequence
 
 from aws_cdk import Tags
 from aws_cdk import aws_cloudwatch as cloudwatch
-from aws_cdk import aws_cloudwatch_actions as actions
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_sns as sns
 from constructs import Construct
 
 from catalog.environment import Environment
 from catalog.model import ModelSpec
 from stacks.base import PlatformStack
 from stacks.constructs import metrics
+from stacks.constructs.alarms import PAGE, CompositeAlarm, PlatformAlarm, any_of, of_model
 from stacks.constructs.saved_queries import save_model_queries
+from stacks.constructs.slo import PAGES, TICKETS, burning
 
 ARTIFACT_FOLDERS = "An artifact is a folder named by its hash; the release adds new ones."
 CAPTURE_FILES = "A capture is a file named by its time."
@@ -97,24 +99,52 @@ class ModelStack(PlatformStack):
             ),
         ]
 
-    def alarm_on_errors(self) -> list[cloudwatch.Alarm]:
-        """One alarm per error metric. They live beside what they guard: a release rolls back by them."""
-        topic = sns.Topic.from_topic_arn(
-            self, "Topic", self.regional_arn("sns", self.names.resource("alarms"))
+    def alarm_on_errors(self) -> list[PlatformAlarm]:
+        """One alarm per error metric. They live beside what they guard, few and quick: a release rolls back
+        by them.
+        """
+        return [
+            self.cause(kind, metric, f"{kind}, three minutes out of five.", threshold=1, periods=5, of_them=3)
+            for kind, metric in self.health.errors.items()
+        ]
+
+    def cause(
+        self,
+        kind: str,
+        metric: cloudwatch.IMetric,
+        what: str,
+        *,
+        threshold: float,
+        periods: int = 1,
+        of_them: int | None = None,
+    ) -> PlatformAlarm:
+        """An alarm on what may come to hurt the model's callers; `kind` is its runbook's section too."""
+        return PlatformAlarm(
+            self,
+            of_model(self.spec, kind),
+            metric,
+            description=f"Model {self.spec.name}: {what}",
+            runbook=kind,
+            threshold=threshold,
+            periods=periods,
+            of_them=of_them,
         )
-        alarms = []
-        for name, metric in self.health.errors.items():
-            alarm = metric.create_alarm(
-                self,
-                f"Alarm-{name}",
-                alarm_name=f"{self.stack_name}-{name}",
-                alarm_description=f"Model {self.spec.name}: {name}, three minutes out of five.",
-                threshold=1,
-                comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
-                evaluation_periods=5,
-                datapoints_to_alarm=3,
-                treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
-            )
-            alarm.add_alarm_action(actions.SnsAction(topic))
-            alarms.append(alarm)
-        return alarms
+
+    def watch(self, causes: Sequence[PlatformAlarm]) -> None:
+        """The two alarms of this model that somebody hears of: its callers are hurt, or soon might be."""
+        CompositeAlarm(
+            self,
+            of_model(self.spec, PAGE),
+            burning(self, self.spec, PAGES),
+            description=f"Page: model {self.spec.name} fails its callers or is slow, and spends its error "
+            "budget within days.",
+            runbook=PAGE,
+        )
+        CompositeAlarm(
+            self,
+            of_model(self.spec, "ticket"),
+            any_of([burning(self, self.spec, TICKETS), *causes]),
+            description=f"Ticket: model {self.spec.name} spends its error budget too fast, or something that "
+            "it runs on is near its limit. Its children say which.",
+            runbook="ticket",
+        )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
-from aws_cdk import aws_cloudwatch_actions as actions
+from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
@@ -14,8 +14,12 @@ from catalog.model import ModelSpec
 from stacks.base import PlatformStack
 from stacks.constructs import metrics
 from stacks.constructs.acknowledge import acknowledge
+from stacks.constructs.alarms import PlatformAlarm
 from stacks.constructs.saved_queries import save_platform_queries
-from stacks.constructs.schedule import DeadLetters
+from stacks.constructs.schedule import DEAD_LETTERS, DeadLetters
+
+API_ERRORS = "api-server-errors"
+THROTTLED = "api-throttled"
 
 
 class ObservabilityStack(PlatformStack):
@@ -40,21 +44,31 @@ class ObservabilityStack(PlatformStack):
                 },
             )
         DeadLetters(self, "DeadLetters")
-        self.log_group("AccessLogs", self.names.log_group("api-access"))
+        access_logs = self.log_group("AccessLogs", self.names.log_group("api-access"))
         save_platform_queries(self)
 
         api = self.names.prefix
         errors = metrics.api("5XXError", api, environment.name, statistic="Sum")
-        errors.create_alarm(
+        PlatformAlarm(
             self,
-            "ServerErrors",
-            alarm_name=self.names.resource("api-server-errors"),
-            alarm_description="The API answered 5xx at least five times in a minute, three minutes running.",
+            API_ERRORS,
+            errors,
+            description="Page: the API answered 5xx at least five times in a minute, three minutes running.",
+            runbook=API_ERRORS,
             threshold=5,
-            evaluation_periods=3,
-            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
-            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
-        ).add_alarm_action(actions.SnsAction(topic))
+            periods=3,
+            notify=True,
+        )
+        self._watch_throttling(access_logs)
+        PlatformAlarm(
+            self,
+            DEAD_LETTERS,
+            metrics.waiting(self.names.resource(DEAD_LETTERS)),
+            description="Ticket: a function that nobody waits for failed every attempt, or was not reached.",
+            runbook=DEAD_LETTERS,
+            threshold=1,
+            notify=True,
+        )
 
         dashboard = cloudwatch.Dashboard(
             self, "Dashboard", dashboard_name=self.names.prefix, default_interval=cdk.Duration.hours(3)
@@ -81,3 +95,29 @@ class ObservabilityStack(PlatformStack):
                     title=f"Latency ({health.latency_unit})", left=health.latency, width=12
                 ),
             )
+
+    def _watch_throttling(self, access_logs: logs.LogGroup) -> None:
+        """API Gateway counts a 429 among all 4XX: only the access log tells them apart."""
+        logs.MetricFilter(
+            self,
+            "Throttled",
+            log_group=access_logs,
+            filter_pattern=logs.FilterPattern.string_value("$.status", "=", "429"),
+            metric_namespace=self.names.metrics_namespace,
+            metric_name="Throttled",
+            metric_value="1",
+        )
+        PlatformAlarm(
+            self,
+            THROTTLED,
+            cloudwatch.Metric(
+                namespace=self.names.metrics_namespace,
+                metric_name="Throttled",
+                statistic="Sum",
+                period=cdk.Duration.minutes(5),
+            ),
+            description="Ticket: the API refused a hundred requests in five minutes: too many came.",
+            runbook=THROTTLED,
+            threshold=100,
+            notify=True,
+        )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
 
-from catalog.model import ModelSpec
+from catalog.model import CpuModel, GpuModel, ModelSpec
 from catalog.names import Names
 
 PERIOD = cdk.Duration.minutes(1)
@@ -16,10 +16,13 @@ VARIANT = "AllTraffic"
 
 @dataclass(frozen=True)
 class ModelMetrics:
-    """A model's vital signs; the same four questions of a Lambda function and of a SageMaker endpoint."""
+    """A model's vital signs; the same four questions of a Lambda function and of a SageMaker endpoint.
+
+    `errors` are by the name that their alarm ends in.
+    """
 
     invocations: cloudwatch.Metric
-    errors: dict[str, cloudwatch.Metric]
+    errors: dict[str, cloudwatch.Metric | cloudwatch.MathExpression]
     latency: list[cloudwatch.Metric]
     latency_unit: str
 
@@ -34,11 +37,48 @@ def api(name: str, api_name: str, stage: str, *, statistic: str) -> cloudwatch.M
     )
 
 
+def route(
+    name: str, names: Names, spec: ModelSpec, *, statistic: str, period: cdk.Duration = PERIOD
+) -> cloudwatch.Metric:
+    """A metric of a model's inference route, as its clients see it; the stage publishes them per method."""
+    return cloudwatch.Metric(
+        namespace="AWS/ApiGateway",
+        metric_name=name,
+        dimensions_map={
+            "ApiName": names.prefix,
+            "Stage": names.environment,
+            "Resource": f"/v2/models/{spec.name}/infer",
+            "Method": "POST",
+        },
+        statistic=statistic,
+        period=period,
+    )
+
+
+def waiting(queue_name: str) -> cloudwatch.Metric:
+    """Messages that lie in a queue, at most, in a minute."""
+    return cloudwatch.Metric(
+        namespace="AWS/SQS",
+        metric_name="ApproximateNumberOfMessagesVisible",
+        dimensions_map={"QueueName": queue_name},
+        statistic="Maximum",
+        period=PERIOD,
+    )
+
+
+def probe(name: str, names: Names) -> cloudwatch.Metric:
+    """What the probe says of its runs: `Failures` (0 or more a run) or `LatencyMs`, of all it asked."""
+    return cloudwatch.Metric(
+        namespace=names.metrics_namespace, metric_name=f"Probe{name}", statistic="Maximum", period=PERIOD
+    )
+
+
 def model(spec: ModelSpec, names: Names) -> ModelMetrics:
     """Metrics of a model's own target: AWS/Lambda (milliseconds) or AWS/SageMaker (microseconds).
 
     Errors are the platform's, never the client's: a function counts its 5xx answers itself, since for
-    Lambda an answer is a success, and SageMaker's InvocationModelErrors would count a client's 400 too.
+    Lambda an answer is a success; SageMaker's InvocationModelErrors counts all but 2xx, also answers that
+    never came, so the client's 4xx are taken off it.
     """
 
     def metric(namespace: str, dimensions: dict[str, str], name: str, statistic: str) -> cloudwatch.Metric:
@@ -50,20 +90,29 @@ def model(spec: ModelSpec, names: Names) -> ModelMetrics:
             period=PERIOD,
         )
 
+    errors: dict[str, cloudwatch.Metric | cloudwatch.MathExpression]
     if spec.target == "cpu":
         namespace, dimensions = "AWS/Lambda", {"FunctionName": names.model(spec.name)}
         errors = {
-            "Crashes": metric(namespace, dimensions, "Errors", "Sum"),
-            "Throttles": metric(namespace, dimensions, "Throttles", "Sum"),
-            "ServerErrors": metric(names.metrics_namespace, {"Model": spec.name}, "Errors", "Sum"),
+            "crashes": metric(namespace, dimensions, "Errors", "Sum"),
+            "throttles": metric(namespace, dimensions, "Throttles", "Sum"),
+            "server-errors": metric(names.metrics_namespace, {"Model": spec.name}, "Errors", "Sum"),
         }
         latency, unit = "Duration", "ms"
     else:
-        namespace, dimensions = (
-            "AWS/SageMaker",
-            {"EndpointName": names.model(spec.name), "VariantName": VARIANT},
-        )
-        errors = {"ServerErrors": metric(namespace, dimensions, "Invocation5XXErrors", "Sum")}
+        namespace, dimensions = "AWS/SageMaker", _variant(spec, names)
+        errors = {
+            "server-errors": metric(namespace, dimensions, "Invocation5XXErrors", "Sum"),
+            "model-errors": cloudwatch.MathExpression(
+                expression="failed - FILL(clients, 0)",
+                using_metrics={
+                    "failed": metric(namespace, dimensions, "InvocationModelErrors", "Sum"),
+                    "clients": metric(namespace, dimensions, "Invocation4XXErrors", "Sum"),
+                },
+                period=PERIOD,
+                label="Model errors without the clients'",
+            ),
+        }
         latency, unit = "ModelLatency", "µs"
     return ModelMetrics(
         invocations=metric(namespace, dimensions, "Invocations", "Sum"),
@@ -71,3 +120,97 @@ def model(spec: ModelSpec, names: Names) -> ModelMetrics:
         latency=[metric(namespace, dimensions, latency, quantile) for quantile in ("p50", "p99")],
         latency_unit=unit,
     )
+
+
+def cold_start_percent(spec: CpuModel, names: Names) -> cloudwatch.MathExpression:
+    """How many requests of a hundred waited for a new instance, in an hour of a hundred requests or more."""
+    hour = cdk.Duration.hours(1)
+
+    def counted(name: str) -> cloudwatch.Metric:
+        return cloudwatch.Metric(
+            namespace=names.metrics_namespace,
+            metric_name=name,
+            dimensions_map={"Model": spec.name},
+            statistic="Sum",
+            period=hour,
+        )
+
+    return cloudwatch.MathExpression(
+        expression="IF(requests >= 100, 100 * cold / requests, 0)",
+        using_metrics={"cold": counted("ColdStart"), "requests": counted("Invocations")},
+        period=hour,
+        label="Cold starts (%)",
+    )
+
+
+def concurrency(spec: CpuModel, names: Names) -> cloudwatch.Metric:
+    """Requests that the function serves at once."""
+    return cloudwatch.Metric(
+        namespace="AWS/Lambda",
+        metric_name="ConcurrentExecutions",
+        dimensions_map={"FunctionName": names.model(spec.name)},
+        statistic="Maximum",
+        period=PERIOD,
+    )
+
+
+def instances(spec: GpuModel, names: Names, name: str) -> cloudwatch.Metric:
+    """What an endpoint's instances say of themselves, in percent: `GPUUtilization`, `GPUMemoryUtilization`,
+    `MemoryUtilization`, `DiskUtilization`. The fullest instance counts. Those of GPUs are sums over an
+    instance's GPUs.
+    """
+    return cloudwatch.Metric(
+        namespace="/aws/sagemaker/Endpoints",
+        metric_name=name,
+        dimensions_map=_variant(spec, names),
+        statistic="Maximum",
+        period=PERIOD,
+    )
+
+
+def at_full_scale(spec: GpuModel, names: Names) -> cloudwatch.MathExpression:
+    """1 while all instances that scaling allows run and each is asked more than scaling aims for.
+
+    SageMaker publishes no count of instances: each reports its CPU once a minute, and those are counted.
+    """
+    running = instances(spec, names, "CPUUtilization").with_(statistic="SampleCount")
+    asked = cloudwatch.Metric(
+        namespace="AWS/SageMaker",
+        metric_name="ConcurrentRequestsPerModel",
+        dimensions_map=_variant(spec, names),
+        statistic="Maximum",
+        period=PERIOD,
+    )
+    limits = spec.scaling
+    return cloudwatch.MathExpression(
+        expression=f"IF(running >= {limits.max} AND asked > {limits.target_concurrency}, 1, 0)",
+        using_metrics={"running": running, "asked": asked},
+        period=PERIOD,
+        label="At full scale",
+    )
+
+
+def unserved(spec: GpuModel, names: Names) -> cloudwatch.MathExpression:
+    """Requests that failed before a container answered: no capacity, throttled or refused by SageMaker, or
+    out of time. An endpoint publishes no metric of them; they are what the route has more than the model.
+    """
+    period = cdk.Duration.minutes(5)
+    return cloudwatch.MathExpression(
+        expression="failed - FILL(models, 0)",
+        using_metrics={
+            "failed": route("5XXError", names, spec, statistic="Sum", period=period),
+            "models": cloudwatch.Metric(
+                namespace="AWS/SageMaker",
+                metric_name="Invocation5XXErrors",
+                dimensions_map=_variant(spec, names),
+                statistic="Sum",
+                period=period,
+            ),
+        },
+        period=period,
+        label="Failed before the model",
+    )
+
+
+def _variant(spec: ModelSpec, names: Names) -> dict[str, str]:
+    return {"EndpointName": names.model(spec.name), "VariantName": VARIANT}

@@ -8,7 +8,9 @@ from tests.integration.local_aws.embedded import BUCKET, Embedded, running
 @pytest.fixture(scope="session")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     """One embedded AWS for all of these tests; every test uses names of its own."""
-    with running(tmp_path_factory.mktemp("embedded"), LOCAL_AWS_MAX_WAIT="1") as embedded:
+    with running(
+        tmp_path_factory.mktemp("embedded"), LOCAL_AWS_MAX_WAIT="1", LOCAL_AWS_MINUTE="1"
+    ) as embedded:
         s3 = embedded.client("s3")
         s3.create_bucket(Bucket=BUCKET)
         for name in ("manifest.json", "model.onnx"):
