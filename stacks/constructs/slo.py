@@ -76,9 +76,9 @@ def objectives(spec: ModelSpec, stack: PlatformStack) -> tuple[Objective, Object
         # The percentile rank: how many requests of a hundred took no longer.
         rank = f"PR(:{spec.slo.p99_ms})"
         return cloudwatch.MathExpression(
-            expression="answered * (100 - intime) / 100",
+            expression="requests * (100 - intime) / 100",
             using_metrics={
-                "answered": metrics.route("Count", stack.names, spec, statistic="Sum", period=window),
+                "requests": metrics.route("Count", stack.names, spec, statistic="Sum", period=window),
                 "intime": metrics.route("Latency", stack.names, spec, statistic=rank, period=window),
             },
             period=window,

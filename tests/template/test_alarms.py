@@ -12,7 +12,8 @@ from catalog.loader import load_platform
 from catalog.model import CpuModel, ModelSpec
 from stacks.constructs.alarms import MAX_CHILDREN
 from stacks.health import HealthStack
-from tests.template.conftest import ENVIRONMENTS, Assembly, Resource
+from tests.assembly import Assembly, Resource
+from tests.conftest import ENVIRONMENTS
 
 RUNBOOKS = ROOT / "docs" / "runbooks.md"
 NOTIFY = re.compile(
@@ -26,7 +27,7 @@ def alarms(assembly: Assembly) -> Iterator[Resource]:
 
 
 def sections() -> set[str]:
-    return {heading for heading in re.findall(r"^## (.+)$", RUNBOOKS.read_text(), re.MULTILINE)}
+    return set(re.findall(r"^## (.+)$", RUNBOOKS.read_text(), re.MULTILINE))
 
 
 def test_every_alarm_links_to_a_section_and_every_section_to_an_alarm(
