@@ -76,6 +76,14 @@ synth: setup ## Write cdk.out/$ENV (ENV=local|dev|prod): no credentials, no Dock
 	@cdk synth --quiet --context env=$(ENV) --output cdk.out/$(ENV)
 	@echo "cdk.out/$(ENV)"
 
+.PHONY: diff
+diff: setup ## Rate what cdk.out/$ENV would change (AGAINST=<folder|ref>; default: what is deployed)
+	@$(BIN)/inferctl --env $(ENV) diff --assembly cdk.out/$(ENV) $(if $(AGAINST),--against $(AGAINST)) $(FORM)
+
+.PHONY: deploy
+deploy: setup ## Deploy cdk.out/$ENV to its AWS account
+	@cdk deploy --all --app cdk.out/$(ENV) --require-approval never
+
 .PHONY: baselines
 baselines: setup ## Record every environment's templates, which the next diff is compared with
 	@for config in config/*.yaml; do \

@@ -21,6 +21,7 @@ from stacks import limits
 from stacks.api import ApiStack
 from stacks.artifacts import ArtifactsStack
 from stacks.audit import AuditStack
+from stacks.ci import CiStack
 from stacks.cpu_model import CpuModelStack
 from stacks.firewall import FirewallStack
 from stacks.gpu_model import GpuModelStack
@@ -73,6 +74,9 @@ def build(app: cdk.App, environment: Environment, models: Sequence[ModelSpec]) -
     if environment.audit.trail:
         audit = AuditStack(app, environment)
         audit.add_stack_dependency(storage)
+
+    if environment.ci:
+        CiStack(app, environment, environment.ci)
 
     cdk.Tags.of(app).add(ENVIRONMENT_TAG, environment.name)
 

@@ -310,6 +310,27 @@ class Probe(Section):
     ] = 5
 
 
+class Ci(Section):
+    """The GitHub repository whose workflows may deploy this environment and compare changes with it."""
+
+    repository: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9-]+(@\d+)?/[A-Za-z0-9._-]+(@\d+)?$",
+            description="The repository as its tokens name it: `owner/name`, or `owner@123/name@456` with "
+            "immutable subject claims, as of mid-2026 the default of new repositories. GitHub says which: "
+            "`gh api repos/<owner>/<name>/actions/oidc/customization/sub`.",
+        ),
+    ]
+    oidc_provider: Annotated[
+        bool,
+        Field(
+            description="Whether this environment makes GitHub's identity provider in IAM. There is one per "
+            "account: exactly one environment there says `true`; it outlives its stack."
+        ),
+    ] = False
+
+
 class Environment(Section):
     """One environment of the platform."""
 
@@ -364,6 +385,10 @@ class Environment(Section):
     probe: Annotated[
         Probe | None,
         Field(description="The synthetic client. Left out: nobody calls the platform but its clients."),
+    ] = None
+    ci: Annotated[
+        Ci | None,
+        Field(description="Who deploys from GitHub. Left out: nobody, people deploy with their own profile."),
     ] = None
 
     @property

@@ -428,7 +428,7 @@ def diff(session: Session, against: str | None, markdown: bool, assembly: Path |
         before = templates.of_assembly(Path(against))
     else:
         before = templates.of_commit(session.environment, against)
-    found = report.review(session.environment, before, after, declared)
+    found = report.review(session.environment, against or "what is deployed", before, after, declared)
     output = session.output
     if markdown and not output.as_json:
         output.result(None, Text(found.markdown()))

@@ -52,6 +52,7 @@ SERVER_SETTINGS = (
 def install(home: Home) -> None:
     """Apply every patch."""
     _verify_root()
+    _admit_web_identities()
     _isolate_lambda_workers(home)
     _limit_lambda_workers()
     _answer_when_deployed()
@@ -78,6 +79,21 @@ def _verify_root() -> None:
 
     _replace_everywhere(iam_evaluator.is_root_access_key, is_root_access_key)
     _replace_everywhere(iam_evaluator._is_root_key, needs_no_verification)
+
+
+def _admit_web_identities() -> None:
+    """AssumeRoleWithWebIdentity needs no signature: its token says who asks, and STS asks the role's trust.
+
+    MiniStack serves it unsigned by treating a caller without a key as root, which `_verify_root` has ended.
+    """
+    known = iam_evaluator.enforce
+
+    def enforce(access_key_id: str, iam_action: str, *arguments: Any, **options: Any) -> Any:
+        if iam_action == "sts:AssumeRoleWithWebIdentity" and not access_key_id:
+            return None
+        return known(access_key_id, iam_action, *arguments, **options)
+
+    _replace_everywhere(known, enforce)
 
 
 def _isolate_lambda_workers(home: Home) -> None:

@@ -12,7 +12,17 @@ from local_aws.wire import Json
 
 
 def install() -> None:
-    for kind in (TRAIL, FLOW_LOG, INGRESS, EGRESS, WEB_ACL_ASSOCIATION, WAF_LOGGING, QUERY, COMPOSITE_ALARM):
+    for kind in (
+        OIDC_PROVIDER,
+        TRAIL,
+        FLOW_LOG,
+        INGRESS,
+        EGRESS,
+        WEB_ACL_ASSOCIATION,
+        WAF_LOGGING,
+        QUERY,
+        COMPOSITE_ALARM,
+    ):
         register(kind)
 
 
@@ -91,6 +101,32 @@ TRAIL = ResourceType(
         "Tags",
     ),
     replaced_by=("TrailName",),
+)
+
+
+# AWS::IAM::OIDCProvider
+
+
+def _create_oidc_provider(name: str, properties: Json) -> Created:
+    request = {
+        "Url": properties["Url"],
+        "ClientIDList": properties.get("ClientIdList", []),
+        # AWS finds it out when it is left out; nobody is asked here.
+        "ThumbprintList": properties.get("ThumbprintList") or ["0" * 40],
+    }
+    arn = api.call("iam", "CreateOpenIDConnectProvider", request)["OpenIDConnectProviderArn"]
+    return arn, {"Arn": arn}
+
+
+OIDC_PROVIDER = ResourceType(
+    "AWS::IAM::OIDCProvider",
+    create=_create_oidc_provider,
+    update=lambda physical_id, before, after: (physical_id, {"Arn": physical_id}),
+    delete=lambda physical_id, properties: _call(
+        "iam", "DeleteOpenIDConnectProvider", OpenIDConnectProviderArn=physical_id
+    ),
+    properties=("Url", "ClientIdList", "ThumbprintList", "Tags"),
+    replaced_by=("Url", "ClientIdList", "ThumbprintList"),
 )
 
 

@@ -17,11 +17,13 @@ class Review:
     """All changes, the most dangerous first.
 
     Args:
+        against: what was compared with, for the heading.
         accepted: reasons of the dangerous changes that are declared, by stack and logical id.
         stale: declarations of changes that are not, or no longer, among these.
     """
 
     environment: str
+    against: str
     rated: tuple[Rated, ...]
     accepted: dict[tuple[str, str], str]
     stale: tuple[AcceptedChange, ...]
@@ -78,7 +80,7 @@ class Review:
         counts = ", ".join(f"{number} {_WORDS[rating]}" for rating, number in self.counts().items() if number)
         lines = [
             f"<!-- inferctl diff {self.environment} -->",
-            f"### {self.environment}: {counts or 'no changes'}",
+            f"### {self.environment} against {_escaped(self.against)}: {counts or 'no changes'}",
             "",
         ]
         head = ["| Rating | Stack | Resource | Change | Why |", "|---|---|---|---|---|"]
@@ -105,7 +107,7 @@ _WORDS: dict[Rating, str] = {"dangerous": "dangerous", "review": "to review", "s
 
 
 def review(
-    environment: str, before: Templates, after: Templates, declared: Iterable[AcceptedChange]
+    environment: str, against: str, before: Templates, after: Templates, declared: Iterable[AcceptedChange]
 ) -> Review:
     """Rate everything that leads from `before` to `after`; of `declared`, what concerns this environment."""
     rated = [rate(change) for change in changes(before, after)]
@@ -114,6 +116,7 @@ def review(
     dangerous = {(each.change.stack, each.change.resource) for each in rated if each.rating == "dangerous"}
     return Review(
         environment,
+        against,
         tuple(rated),
         {entry.key: entry.reason for entry in ours if entry.key in dangerous},
         tuple(entry for entry in ours if entry.key not in dangerous),

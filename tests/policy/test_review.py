@@ -254,22 +254,22 @@ def test_what_was_declared_is_accepted_and_what_does_not_apply_is_stale() -> Non
         AcceptedChange(stack=stack, resource=name, reason="Moved to the other account.")
         for stack, name in ((STACK, "It"), (STACK, "Other"), ("inference-prod-example", "It"))
     ]
-    found = review("dev", *pair(BUCKET, None), declared)
+    found = review("dev", "main", *pair(BUCKET, None), declared)
     assert found.undeclared == []
     assert [entry.resource for entry in found.stale] == ["Other"]
     assert "accepted" in found.markdown()
-    assert len(review("dev", *pair(BUCKET, None), []).undeclared) == 1
+    assert len(review("dev", "main", *pair(BUCKET, None), []).undeclared) == 1
 
 
 def test_a_comment_cannot_be_forged_by_a_template() -> None:
     hostile = resource("AWS::SNS::Topic", {"KmsMasterKeyId": "k"})
     name = "<img src=x>|**safe**\n@everybody"
     before = {STACK: {"Resources": {name: hostile}}}
-    text = review("dev", before, {STACK: {"Resources": {}}}, []).markdown()
+    text = review("dev", "main", before, {STACK: {"Resources": {}}}, []).markdown()
     [line] = [line for line in text.splitlines() if "Topic" in line]
     assert "<img" not in line
     assert line.count("|") - line.count("\\|") == 6
-    assert text.startswith("<!-- inferctl diff dev -->\n### dev: 1 dangerous")
+    assert text.startswith("<!-- inferctl diff dev -->\n### dev against main: 1 dangerous")
 
 
 def edited(assembly: Assembly, folder: Path, stack: str, edit: Callable[[dict[str, Any]], None]) -> Path:
