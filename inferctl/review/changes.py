@@ -83,12 +83,21 @@ def create_only(type_: str) -> tuple[PropertyPath, ...]:
     By the resource types' schemas, which cfn-lint carries. None for types without one, such as custom
     resources.
     """
+    known = schema(type_)
+    pointers = [*known.get("createOnlyProperties", ()), *known.get("conditionalCreateOnlyProperties", ())]
+    return tuple(tuple(pointer.split("/")[2:]) for pointer in pointers)
+
+
+@cache
+def schema(type_: str) -> Mapping[str, Any]:
+    """CloudFormation's schema of a resource type, as cfn-lint carries it; empty if there is none."""
     name = _schema_files().get(type_)
     if name is None:
-        return ()
-    schema = json.loads((_schemas() / "resources" / f"{name}.json").read_text(encoding="utf-8"))
-    pointers = [*schema.get("createOnlyProperties", ()), *schema.get("conditionalCreateOnlyProperties", ())]
-    return tuple(tuple(pointer.split("/")[2:]) for pointer in pointers)
+        return {}
+    found: dict[str, Any] = json.loads(
+        (_schemas() / "resources" / f"{name}.json").read_text(encoding="utf-8")
+    )
+    return found
 
 
 @cache

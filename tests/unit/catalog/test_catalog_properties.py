@@ -3,76 +3,13 @@
 import re
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from catalog import CatalogError, CpuModel, GpuModel, ModelSpec, load_model
-from catalog.instances import hosted, is_gpu
-from catalog.model import Artifact, Cpu, Gpu, Limits, Scaling, Slo
-from catalog.section import NAME_PATTERN
-
-
-def matching(pattern: str) -> st.SearchStrategy[str]:
-    return st.from_regex(re.compile(pattern.strip("^$"), re.ASCII), fullmatch=True)
-
-
-artifacts = st.just(Artifact()) | st.builds(
-    Artifact, source=matching(r"s3://[a-z0-9]{3,20}/([a-z0-9]+/){0,2}"), sha256=matching("[0-9a-f]{64}")
-)
-
-
-@st.composite
-def scalings(draw: st.DrawFn) -> Scaling:
-    least = draw(st.integers(1, 50))
-    return Scaling(
-        min=least,
-        max=draw(st.integers(least, 100)),
-        target_concurrency=draw(st.integers(1, 1000)),
-        scale_in_cooldown_seconds=draw(st.integers(0, 3600)),
-        scale_out_cooldown_seconds=draw(st.integers(0, 3600)),
-    )
-
-
-shared: dict[str, Any] = {
-    "name": matching(NAME_PATTERN),
-    "description": st.text(st.characters(codec="utf-8"), min_size=1, max_size=256),
-    "owner": matching(r"[A-Za-z0-9][A-Za-z0-9 ._@+-]{0,20}"),
-    "version": matching(
-        r"(0|[1-9][0-9]?)\.(0|[1-9][0-9]?)\.(0|[1-9][0-9]?)(-[0-9A-Za-z-]{1,5})?(\+[0-9a-z]{1,3})?"
-    ),
-    "artifact": artifacts,
-    "limits": st.builds(Limits, inline_bytes=st.integers(1024, 4194304)),
-    "slo": st.builds(
-        Slo, availability_percent=st.floats(90, 100, exclude_max=True), p99_ms=st.integers(1, 29000)
-    ),
-}
-specs: st.SearchStrategy[ModelSpec] = st.builds(
-    CpuModel,
-    target=st.just("cpu"),
-    cpu=st.builds(
-        Cpu,
-        memory_mb=st.integers(128, 10240),
-        timeout_seconds=st.integers(1, 29),
-        ephemeral_storage_mb=st.integers(512, 10240),
-        reserved_concurrency=st.none() | st.integers(1, 10000),
-    ),
-    **shared,
-) | st.builds(
-    GpuModel,
-    target=st.just("gpu"),
-    gpu=st.builds(
-        Gpu,
-        instance_type=st.sampled_from([instance for instance in hosted() if is_gpu(instance)]),
-        container=matching(NAME_PATTERN),
-        startup_timeout_seconds=st.integers(60, 3600),
-        volume_gb=st.none() | st.integers(1, 512),
-    ),
-    scaling=scalings(),
-    **shared,
-)
+from tests.strategies import specs
 
 
 def load(text: str | bytes, folder: str) -> ModelSpec:
@@ -90,6 +27,7 @@ def dump(value: object) -> bytes:
         return file.read()
 
 
+@settings(deadline=None)
 @given(specs)
 def test_every_spec_survives_being_written_and_read(spec: ModelSpec) -> None:
     assert load(dump(spec.model_dump(mode="json")), spec.name) == spec
@@ -105,6 +43,7 @@ keys = st.sampled_from([*CpuModel.model_fields, *GpuModel.model_fields]) | st.te
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(keys, values).map(dump) | st.binary(max_size=200))
 def test_every_refusal_is_one_printable_line_per_problem_that_names_the_file(text: bytes) -> None:
     try:
