@@ -30,6 +30,7 @@ from stacks.identity import IdentityStack
 from stacks.keys import KeysStack
 from stacks.network import NetworkStack
 from stacks.observability import ObservabilityStack
+from stacks.retirement import RetirementStack
 from stacks.storage import StorageStack
 
 ROOT = Path(__file__).parent
@@ -46,6 +47,9 @@ def build(app: cdk.App, environment: Environment, models: Sequence[ModelSpec]) -
     for encrypted in (network, storage, identity, observability, artifacts):
         encrypted.add_stack_dependency(keys)
     artifacts.add_stack_dependency(storage)
+    retirement = RetirementStack(app, environment)
+    for needed in (keys, storage, observability):
+        retirement.add_stack_dependency(needed)
 
     served: list[cdk.Stack] = []
     for model in models:

@@ -12,6 +12,7 @@ from local_aws import (
     events,
     function_logs,
     gateway,
+    parameter_events,
     patches,
     registry,
     remembered,
@@ -28,6 +29,7 @@ def install(home: Home) -> None:
     registry.install()
     absent.install()
     authorization.install()
+    parameter_events.install()
     cloudformation.install()
     sagemaker.install(home, scalable_variants=autoscaling.registered_variants)
     autoscaling.install()

@@ -51,7 +51,7 @@ class DeadLetters(sqs.Queue):
 
 
 class Trigger(events.Rule):
-    """Runs `function` on a schedule or on events: exactly one of the two.
+    """Runs `function` on a schedule, on events, or on both; a function has one trigger.
 
     Deploy the stack after `observability`, whose queue takes what fails.
 

@@ -1,7 +1,8 @@
 """Buckets as their policies leave them: whose keys an upload may use, and who may write a record."""
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -71,3 +72,35 @@ def test_an_upload_uses_the_buckets_key_or_none_of_its_own_choice(
 def test_not_even_an_administrator_writes_into_a_record(administrator: Any, purpose: str) -> None:
     with pytest.raises(ClientError, match="AccessDenied"):
         administrator.put_object(Bucket=bucket(purpose), Key="models/forged", Body=b"x")
+
+
+def test_releases_retire_old_versions_and_a_rollback_takes_one_back(platform: Platform) -> None:
+    s3, ssm = platform.aws("s3"), platform.aws("ssm")
+    # A model of its own, which nothing serves: only its parameter and its artifacts exist.
+    live, versions = "/inference/local/models/retired-test/live", [f"{n:064x}" for n in range(1, 8)]
+    objects = {v: {"Bucket": bucket("models"), "Key": f"retired-test/{v}/manifest.json"} for v in versions}
+
+    def retired() -> set[str]:
+        tagged = {v: s3.get_object_tagging(**where)["TagSet"] for v, where in objects.items()}
+        return {v for v, tags in tagged.items() if "inference:retired" in {tag["Key"] for tag in tags}}
+
+    try:
+        for where in objects.values():
+            s3.put_object(**where, Body=b"{}")
+        for version in versions:
+            ssm.put_parameter(Name=live, Value=version, Type="String", Overwrite=True)
+        # retention.releases is 5: each release ran the function, by its event and under its role.
+        eventually(lambda: retired() == set(versions[:2]))
+        ssm.put_parameter(Name=live, Value=versions[0], Type="String", Overwrite=True)
+        eventually(lambda: retired() == set(versions[1:3]))
+    finally:
+        ssm.delete_parameter(Name=live)
+        for where in objects.values():
+            s3.delete_object(**where)
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.2)
