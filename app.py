@@ -18,6 +18,7 @@ from catalog.loader import load_platform
 from catalog.model import CpuModel, ModelSpec
 from catalog.names import ENVIRONMENT_TAG
 from stacks import limits
+from stacks.account import AccountStack
 from stacks.api import ApiStack
 from stacks.artifacts import ArtifactsStack
 from stacks.audit import AuditStack
@@ -78,6 +79,10 @@ def build(app: cdk.App, environment: Environment, models: Sequence[ModelSpec]) -
     if environment.audit.trail:
         audit = AuditStack(app, environment)
         audit.add_stack_dependency(storage)
+    if AccountStack.has_work(environment.audit):
+        account = AccountStack(app, environment)
+        for needed in (keys, observability, *([audit] if environment.audit.trail else ())):
+            account.add_stack_dependency(needed)
 
     if environment.ci:
         CiStack(app, environment, environment.ci)

@@ -148,13 +148,6 @@ class Audit(Section):
             "`data` bucket, invocations of the environment's `functions`. Billed by event."
         ),
     ] = ("models", "data")
-    alarms: Annotated[
-        bool,
-        Field(
-            description="Whether the trail raises alarms: root at work, many refused calls, and changes to "
-            "keys, to the trail itself and to bucket policies."
-        ),
-    ] = True
     archive_days: Annotated[
         int,
         Field(ge=0, le=LONGEST, description="Days after which records move to Glacier Instant Retrieval."),
@@ -195,8 +188,8 @@ class Audit(Section):
     trusted_advisor: Annotated[
         bool,
         Field(
-            description="Count Trusted Advisor's findings once a day and alarm on errors. Needs a support "
-            "plan, Business or higher."
+            description="Count Trusted Advisor's findings once a day, as metrics and log lines. Needs a "
+            "support plan, Business or higher."
         ),
     ] = False
 
@@ -211,6 +204,8 @@ class Audit(Section):
                     if item in items[:i]
                 )
             )
+        if self.config_rules and not self.trail:
+            refuse(refusal(True, "delivers to the audit bucket: needs trail: true", "config_rules"))
         if self.object_lock and not self.trail:
             locked = self.object_lock.model_dump()
             refuse(refusal(locked, "locks the trail's records: needs trail: true", "object_lock"))

@@ -16,7 +16,7 @@ import sys
 import sysconfig
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
@@ -25,8 +25,10 @@ import uv
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "zips"
-#: Our package that functions may import; it goes into the zip of those that do.
+#: Our package that functions may import, and the folder of modules that they may; what they import goes into
+#: their zips.
 SHARED = "inference_runtime"
+COMMON = "lambda_src/common"
 HOST = "host"
 
 #: uv's names for the Lambda runtimes' machines (Amazon Linux 2023 has glibc 2.34).
@@ -46,8 +48,9 @@ _BOTOCORE_SERVICES = ("s3", "sts")
 def lambda_zip(function: str, *, python: str, architecture: str) -> Path:
     """The deployment package of `lambda_src/<function>/`.
 
-    It holds the function's `*.py` at the root, our runtime if they import it, and the wheels locked in its
-    `requirements.txt`, if it has one. The file's name ends in the hash of all that went in.
+    It holds the function's `*.py` at the root, beside them the common modules that they import, our runtime
+    if they import it, and the wheels locked in its `requirements.txt`, if it has one. The file's name ends in
+    the hash of all that went in.
 
     Args:
         python: the Lambda runtime's version, such as `3.14`, or `host`: the running interpreter's.
@@ -63,10 +66,11 @@ def lambda_zip(function: str, *, python: str, architecture: str) -> Path:
     if architecture not in (HOST, *_PLATFORMS):
         raise ValueError(f"architecture is {architecture!r}; it must be one of {[HOST, *_PLATFORMS]}")
     sources = {path.name: path for path in folder.glob("*.py")}
-    if any(
-        re.search(rf"^(from|import) {SHARED}\b", path.read_text(), re.MULTILINE) for path in sources.values()
-    ):
+    own = [path.read_text() for path in sources.values()]
+    if _imported(SHARED, own):
         sources |= {path.relative_to(ROOT).as_posix(): path for path in (ROOT / SHARED).rglob("*.py")}
+    modules = (ROOT / COMMON).glob("*.py")
+    sources |= {path.name: path for path in modules if _imported(path.stem, own)}
     requirements = folder / "requirements.txt"
     if not requirements.exists():
         return _cached(f"lambda-{function}", _hash(sources), lambda zip_path: _write_zip(zip_path, sources))
@@ -78,6 +82,10 @@ def lambda_zip(function: str, *, python: str, architecture: str) -> Path:
 
     target = f"{host_python() if python == HOST else python} {sysconfig.get_platform()} {architecture}"
     return _cached(f"lambda-{function}", _hash(sources | {"requirements.txt": requirements}, target), build)
+
+
+def _imported(name: str, sources: Iterable[str]) -> bool:
+    return any(re.search(rf"^(from|import) {name}\b", source, re.MULTILINE) for source in sources)
 
 
 def artifact_zip(model: str) -> Path:

@@ -76,6 +76,15 @@ class KeysStack(PlatformStack):
                 resources=["*"],
             )
         )
+        if environment.audit.config_rules:
+            keys["audit"].add_to_resource_policy(
+                iam.PolicyStatement(
+                    sid="Config",
+                    principals=[self.account_principal("config.amazonaws.com")],
+                    actions=["kms:Decrypt", "kms:GenerateDataKey"],
+                    resources=["*"],
+                )
+            )
 
     def _key(self, purpose: str, what: str) -> kms.Key:
         return kms.Key(

@@ -8,24 +8,18 @@ ResourceProperties:
     ModelsBucket            receives <Model>/<Sha256>/<file>
     LiveParameter           SSM parameter created with Sha256 if it does not exist, and never changed
 
-Answers as AWS documents for custom resources: one PUT of a JSON document to the pre-signed ResponseURL
-(https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/crpg-ref-responses.html).
-
 Deleting the resource deletes nothing: a version may be live, or be what a rollback needs.
 """
 
-import json
 import logging
-import os
-import ssl
 import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
 import boto3
 from botocore.exceptions import ClientError
+from custom_resource import respond
 
 from inference_runtime.manifest import FILE_NAME, Artifact, ArtifactError, Manifest, parse, verify
 
@@ -38,23 +32,13 @@ logger.setLevel(logging.INFO)
 
 
 def handler(event: dict[str, Any], context: Any) -> None:
-    """Do what CloudFormation asks, and tell it how that went: without an answer it waits for an hour."""
-    answer = {
-        "Status": "SUCCESS",
-        # Only its change makes CloudFormation delete the old resource, which leaves everything anyway.
-        "PhysicalResourceId": event.get("PhysicalResourceId", event["LogicalResourceId"]),
-        "StackId": event["StackId"],
-        "RequestId": event["RequestId"],
-        "LogicalResourceId": event["LogicalResourceId"],
-    }
-    try:
-        if event["RequestType"] != "Delete":
-            answer["PhysicalResourceId"] = publish(event["ResourceProperties"])
-    except Exception as error:
-        logger.exception("artifact not published")
-        # CloudFormation keeps the whole answer under 4 KB.
-        answer |= {"Status": "FAILED", "Reason": f"{type(error).__name__}: {error}"[:1000]}
-    _send(event["ResponseURL"], answer)
+    respond(event, _published)
+
+
+def _published(event: dict[str, Any]) -> str:
+    if event["RequestType"] == "Delete":
+        return str(event["PhysicalResourceId"])
+    return publish(event["ResourceProperties"])
 
 
 def publish(properties: dict[str, str]) -> str:
@@ -137,14 +121,3 @@ def _make_live_if_nothing_is(parameter: str, sha256: str) -> None:
         ssm.put_parameter(Name=parameter, Value=sha256, Type="String", Overwrite=False)
     except ssm.exceptions.ParameterAlreadyExists:
         logger.info("%s keeps the version that is live", parameter)
-
-
-def _send(url: str, answer: dict[str, str]) -> None:
-    if not url.startswith("https://"):
-        raise ValueError("ResponseURL is not an https:// address")
-    body = json.dumps(answer).encode()
-    # S3 signed the URL for an empty content type, which urllib would otherwise fill in.
-    request = Request(url, data=body, method="PUT", headers={"Content-Type": ""})  # noqa: S310 (checked above)
-    context = ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE"))
-    with urlopen(request, timeout=30, context=context):  # noqa: S310
-        logger.info("answered CloudFormation: %s", answer["Status"])

@@ -87,6 +87,10 @@ class Trigger(events.Rule):
             )
         )
         function.function.configure_async_invoke(max_event_age=age, retry_attempts=retries)
+        acknowledge(
+            function.function,
+            {"LambdaAsyncFailureDestination": "The dead-letter queue takes what failed every attempt."},
+        )
         # Through the L1: the function is made without knowing what will start it.
         resource = function.function.node.default_child
         assert isinstance(resource, lambda_.CfnFunction)

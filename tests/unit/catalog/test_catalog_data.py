@@ -33,6 +33,7 @@ def load(folder: Path, text: str) -> Environment:
         ("audit: {data_events: [models, models]}", "audit.data_events[1]: 'models' is not allowed: is listed twice"),
         ("audit: {inspector: [ec2]}", "audit.inspector[0]: 'ec2' is not allowed: must be one of 'ecr' or 'lambda'"),
         ("audit: {trail: false, object_lock: {mode: governance, days: 1}}", "audit.object_lock: {'mode': 'governance', 'days': 1} is not allowed: locks the trail's records: needs trail: true"),
+        ("audit: {trail: false, config_rules: true}", "audit.config_rules: true is not allowed: delivers to the audit bucket: needs trail: true"),
         ("audit: {delete_days: 90}", "audit.delete_days: 90 is not allowed: must be > 90, archive_days"),
         ("audit: {delete_days: 100, object_lock: {mode: governance, days: 365}}", "audit.delete_days: 100 is not allowed: must be >= 365: until then object_lock keeps the records"),
         ("audit: {object_lock: {mode: legal, days: 1}}", "audit.object_lock.mode: 'legal' is not allowed: must be one of 'governance' or 'compliance'"),

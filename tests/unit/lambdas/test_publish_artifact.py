@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import boto3
+import custom_resource
 import pytest
 from moto import mock_aws
 
@@ -61,7 +62,7 @@ def publisher(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         answers.append(json.loads(request.data))
         return io.BytesIO()
 
-    monkeypatch.setattr(module, "urlopen", urlopen)
+    monkeypatch.setattr(custom_resource, "urlopen", urlopen)
     return module
 
 

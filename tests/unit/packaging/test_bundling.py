@@ -55,6 +55,14 @@ def test_a_function_gets_its_own_files_and_our_runtime_only_if_it_imports_it(pro
     assert names(build("shared")) == ["handler.py", "inference_runtime/errors.py"]
 
 
+def test_a_function_gets_the_common_modules_that_it_imports(project: Path) -> None:
+    for name in ("custom_resource", "other"):
+        (project / "lambda_src" / "common").mkdir(exist_ok=True)
+        (project / "lambda_src" / "common" / f"{name}.py").write_text("")
+    (project / "lambda_src" / "plain" / "handler.py").write_text("from custom_resource import respond\n")
+    assert names(build("plain")) == ["custom_resource.py", "handler.py"]
+
+
 def test_a_second_call_finds_the_first_ones_file(project: Path) -> None:
     first = build("compiled")
     written = first.stat().st_mtime_ns
