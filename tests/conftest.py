@@ -21,6 +21,7 @@ is one process's, under `pytest -n`; of the rest, each file is.
 ENVIRONMENTS = ("local", "dev", "prod")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test with the group that pytest-xdist keeps together (`--dist loadgroup`)."""
     groups = {}
