@@ -101,7 +101,7 @@ lint: setup ## Formatting, lint and types
 
 .PHONY: test
 test: setup checkov ## Run every test
-	@$(BIN)/pytest -n logical --dist loadgroup
+	@$(BIN)/pytest -n logical --dist loadscope --no-loadscope-reorder
 
 .PHONY: check
 check: lint test ## What CI runs

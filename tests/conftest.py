@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
     from tests.assembly import Assembly
@@ -21,17 +23,27 @@ is one process's, under `pytest -n`; of the rest, each file is.
 ENVIRONMENTS = ("local", "dev", "prod")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
+def _group(path: str) -> str:
+    """The group of a test file, whose path is below `tests/`."""
+    shared = (folders[0] for folders in LONGEST_FIRST if path.startswith(tuple(f"{f}/" for f in folders)))
+    return next(shared, path)
+
+
+class _InGroups(LoadScopeScheduling):
+    """Gives each group of tests to one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(nodeid.partition("::")[0].removeprefix("tests/"))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    # pytest-xdist's own `--dist loadgroup` writes a member of items that this pytest no longer has.
+    return _InGroups(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test with the group that pytest-xdist keeps together (`--dist loadgroup`)."""
-    groups = {}
-    for item in items:
-        path = item.path.relative_to(TESTS).as_posix()
-        shared = (folders[0] for folders in LONGEST_FIRST if path.startswith(tuple(f"{f}/" for f in folders)))
-        groups[item] = next(shared, path)
-        item.add_marker(pytest.mark.xdist_group(groups[item]))
     rank = {folders[0]: place for place, folders in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: rank.get(groups[item], len(rank)))
+    items.sort(key=lambda item: rank.get(_group(item.path.relative_to(TESTS).as_posix()), len(rank)))
 
 
 @pytest.fixture(scope="session")
