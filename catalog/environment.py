@@ -517,6 +517,9 @@ class Environment(Section):
     @field_validator("probe")
     @classmethod
     def _probe_may_call(cls, value: Probe | None, info: ValidationInfo) -> Probe | None:
+        api = info.data.get("api")
+        if value is not None and api is not None and api.private is not None:
+            refuse(refusal(value.model_dump(), "cannot reach an API that is private: remove one of the two"))
         able = [client.name for client in info.data.get("clients", ()) if "invoke" in client.scopes]
         if value is not None and value.client not in able:
             reason = f"must be one of the clients with the scope 'invoke': {', '.join(able) or 'none yet'}"

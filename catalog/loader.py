@@ -47,6 +47,7 @@ def load_platform(root: Path, environment: str) -> Platform:
             problems += _container_problems(spec, found, root, environment)
     if found is not None:
         problems += capacity.problems(found, models)
+        problems += _probe_problems(found, models, root, environment)
     if problems or found is None:
         raise CatalogError(problems)
     return Platform(found, models)
@@ -188,6 +189,30 @@ def _container_problems(spec: GpuModel, found: Environment | None, root: Path, n
         message = f"{show(container)} has no image in config/{name}.yaml: add it under containers there"
         return [Problem(label, 1, "gpu.container", message)]
     return []
+
+
+def _probe_problems(
+    found: Environment, models: tuple[ModelSpec, ...], root: Path, name: str
+) -> list[Problem]:
+    """Models that the probe cannot ask: unknown ones, and those without a sample or its answer."""
+    label, problems = f"config/{name}.yaml", []
+    document, _ = yaml.read(root / "config" / f"{name}.yaml", label)
+    known = [model.name for model in models]
+    for number, model in enumerate(found.probe.models if found.probe else ()):
+        path = ("probe", "models", number)
+        missing = [
+            file
+            for file in ("sample.json", "expected.json")
+            if not (root / "models" / model / file).is_file()
+        ]
+        message = None
+        if model not in known:
+            message = f"{show(model)} is not allowed: must be a model ({', '.join(known) or 'none yet'})"
+        elif missing:
+            message = f"{show(model)} is not allowed: models/{model}/ has no {' and no '.join(missing)}"
+        if message:
+            problems.append(Problem.at(label, document.line(path) if document else 1, path, message))
+    return problems
 
 
 def _label(path: Path) -> str:

@@ -19,8 +19,8 @@ from inferctl import deployment, tensors
 from inferctl.client import Client
 from inferctl.environment import ROOT, Deployed, find
 from inferctl.errors import InferctlError, ProblemError
-from inferctl.expectations import check
 from inferctl.output import Board
+from inference_runtime.expectations import check
 
 REQUESTS = 10  # per model; the median latency is over all but the first, which may find the model cold
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from local_aws import (
     absent,
     alarms,
@@ -14,6 +16,7 @@ from local_aws import (
     gateway,
     parameter_events,
     patches,
+    public_names,
     registry,
     remembered,
     resource_types,
@@ -25,7 +28,7 @@ from local_aws.state import Home
 
 def install(home: Home) -> None:
     """Register our services and resource types, before the first request."""
-    patches.install(home)
+    patches.install(home, functions_proxy=public_names.install())
     registry.install()
     absent.install()
     authorization.install()
@@ -45,7 +48,7 @@ def install(home: Home) -> None:
 
 async def run() -> None:
     """What goes on in the background while the server runs."""
-    await alarms.run()
+    await asyncio.gather(alarms.run(), public_names.run())
 
 
 async def shutdown() -> None:

@@ -49,11 +49,12 @@ SERVER_SETTINGS = (
 )
 
 
-def install(home: Home) -> None:
-    """Apply every patch."""
+def install(home: Home, functions_proxy: str) -> None:
+    """Apply every patch. `functions_proxy` is how functions reach AWS by its public names."""
     _verify_root()
     _admit_web_identities()
     _isolate_lambda_workers(home)
+    _isolate_lambda_workers(home, functions_proxy)
     _limit_lambda_workers()
     _answer_when_deployed()
     _fail_custom_resources_at_once()
@@ -97,6 +98,7 @@ def _admit_web_identities() -> None:
 
 
 def _isolate_lambda_workers(home: Home) -> None:
+def _isolate_lambda_workers(home: Home, proxy: str) -> None:
     """A Lambda worker sees its own zip, boto3 and the standard library.
 
     MiniStack starts workers with the server's own interpreter, where a package that a zip lacks would be
@@ -117,6 +119,7 @@ def _isolate_lambda_workers(home: Home) -> None:
         'TMPDIR="$(dirname "$1")/tmp"; mkdir -p "$TMPDIR"; export TMPDIR\n'
         f"unset {' '.join(SERVER_SETTINGS)}\n"
         f"export PYTHONPATH={_quoted(packages)}\n"
+        f"export https_proxy={proxy} no_proxy=127.0.0.1,localhost\n"
         f'exec {_quoted(interpreter)} -S "$@"\n'
     )
     python.chmod(0o755)

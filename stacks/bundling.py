@@ -45,7 +45,9 @@ _UNUSED = (
 _BOTOCORE_SERVICES = ("s3", "sts")
 
 
-def lambda_zip(function: str, *, python: str, architecture: str) -> Path:
+def lambda_zip(
+    function: str, *, python: str, architecture: str, files: Mapping[str, Path] | None = None
+) -> Path:
     """The deployment package of `lambda_src/<function>/`.
 
     It holds the function's `*.py` at the root, beside them the common modules that they import, our runtime
@@ -55,6 +57,7 @@ def lambda_zip(function: str, *, python: str, architecture: str) -> Path:
     Args:
         python: the Lambda runtime's version, such as `3.14`, or `host`: the running interpreter's.
         architecture: `x86_64`, `arm64`, or `host`: this machine's.
+        files: what else the function reads, by the path that it has in the zip.
 
     Raises:
         ValueError: there is no such function or architecture.
@@ -71,6 +74,7 @@ def lambda_zip(function: str, *, python: str, architecture: str) -> Path:
         sources |= {path.relative_to(ROOT).as_posix(): path for path in (ROOT / SHARED).rglob("*.py")}
     modules = (ROOT / COMMON).glob("*.py")
     sources |= {path.name: path for path in modules if _imported(path.stem, own)}
+    sources |= files or {}
     requirements = folder / "requirements.txt"
     if not requirements.exists():
         return _cached(f"lambda-{function}", _hash(sources), lambda zip_path: _write_zip(zip_path, sources))

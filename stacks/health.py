@@ -1,18 +1,37 @@
-"""Whether all is well: one alarm for the whole platform, made of everything that pages.
+"""Whether all is well: a probe that calls the platform as its clients do, and one alarm for the whole.
 
-It notifies nobody, for each of its parts does: it is what a status page or a dashboard's headline asks.
+The platform's alarm is made of everything that pages. It notifies nobody, for each of its parts does: it is
+what a status page or a dashboard's headline asks.
 """
 
+import json
 from collections.abc import Sequence
 
+import aws_cdk as cdk
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_events as events
+from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from catalog.environment import Environment
+from catalog.environment import Environment, Probe
 from catalog.model import ModelSpec
 from stacks.base import PlatformStack
-from stacks.constructs.alarms import MAX_CHILDREN, PAGE, CompositeAlarm, any_of, of_model, rings
-from stacks.constructs.schedule import DEAD_LETTERS
+from stacks.bundling import ROOT
+from stacks.constructs import metrics
+from stacks.constructs.alarms import (
+    MAX_CHILDREN,
+    PAGE,
+    CompositeAlarm,
+    PlatformAlarm,
+    any_of,
+    of_model,
+    rings,
+)
+from stacks.constructs.function import PlatformFunction
+from stacks.constructs.schedule import DEAD_LETTERS, Trigger
 from stacks.observability import API_ERRORS
+
+PROBE_FAILURES = "probe-failures"
 
 
 class HealthStack(PlatformStack):
@@ -20,6 +39,8 @@ class HealthStack(PlatformStack):
         super().__init__(scope, "health", environment, description="Health of the inference platform")
         # Alarms of other stacks, by name: they must exist when this is deployed.
         own = [rings(self.names.resource(name)) for name in (API_ERRORS, DEAD_LETTERS)]
+        if environment.probe is not None:
+            own.append(rings(self._probe(environment.probe).alarm_name))
         pages = [rings(self.names.resource(of_model(model, PAGE))) for model in models]
         groups = [pages[start : start + MAX_CHILDREN] for start in range(0, len(pages), MAX_CHILDREN)]
         if len(own) + len(pages) > MAX_CHILDREN:
@@ -31,6 +52,67 @@ class HealthStack(PlatformStack):
             description="The platform is not well: a model pages, the API fails, or work was lost.",
             runbook="platform",
             notify=False,
+        )
+
+    def _probe(self, probe: Probe) -> PlatformAlarm:
+        """The function that calls, and the alarm that rings when it failed three times, or did not run."""
+        secret = self.regional_arn(
+            "secretsmanager", f"secret:{self.names.client_secret(probe.client)}-??????"
+        )
+        function = PlatformFunction(
+            self,
+            "Probe",
+            source="probe",
+            files={
+                f"samples/{model}/{name}": ROOT / "models" / model / name
+                for model in probe.models
+                for name in ("sample.json", "expected.json")
+            },
+            description="Calls the platform's public address as a client does, and checks the answers",
+            environment={
+                "API_URL": self.shared("api/url"),
+                "SECRET_ID": self.names.client_secret(probe.client),
+                "MODELS": json.dumps(probe.models, separators=(",", ":")),
+                "METRICS_NAMESPACE": self.names.metrics_namespace,
+            },
+            memory_mb=256,
+            # Token, readiness and each model may take API Gateway's 29 seconds; no run may meet the next.
+            timeout_seconds=min(30 * (2 + len(probe.models)), 60 * probe.minutes, 900),
+            log_group_name=self.names.log_group("probe"),
+            public=True,
+            statements=[
+                iam.PolicyStatement(
+                    sid="ReadCredentials", actions=["secretsmanager:GetSecretValue"], resources=[secret]
+                ),
+                iam.PolicyStatement(
+                    sid="DecryptCredentials",
+                    actions=["kms:Decrypt"],
+                    resources=[self.key("secrets").key_arn],
+                ),
+            ],
+            wildcards={secret: "Secrets Manager ends every ARN in six characters of its own."},
+        )
+        every = cdk.Duration.minutes(probe.minutes)
+        Trigger(
+            self,
+            "Run",
+            function,
+            description="Runs the synthetic client",
+            schedule=events.Schedule.rate(every),
+            # The next run says more than another attempt at this one.
+            retries=0,
+            max_age=cdk.Duration.minutes(1),
+        )
+        return PlatformAlarm(
+            self,
+            PROBE_FAILURES,
+            metrics.probe_failures(self.names, every),
+            description="Page: the synthetic client was not served, or has not run, three times in a row.",
+            runbook=PROBE_FAILURES,
+            threshold=1,
+            periods=3,
+            missing=cloudwatch.TreatMissingData.BREACHING,
+            notify=True,
         )
 
     def _group(self, number: int, pages: Sequence[str]) -> CompositeAlarm:

@@ -3,6 +3,7 @@ given.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import aws_cdk as cdk
 from aws_cdk import Acknowledgment, Validations
@@ -31,6 +32,7 @@ class PlatformFunction(Construct):
 
     Args:
         source: folder under `lambda_src/`.
+        files: what else its code reads, by the path in the deployment package.
         snapshot: start published versions from a snapshot (SnapStart) taken after the model is loaded, where
             the runtime can; the caller publishes the versions.
         function_name: only for functions that callers address by name; CloudFormation names the others.
@@ -47,6 +49,7 @@ class PlatformFunction(Construct):
         construct_id: str,
         *,
         source: str,
+        files: Mapping[str, Path] | None = None,
         description: str,
         environment: Mapping[str, str],
         statements: Sequence[iam.PolicyStatement],
@@ -82,7 +85,11 @@ class PlatformFunction(Construct):
             runtime=runtime,
             architecture=ARCHITECTURES.get(settings.architecture),
             code=lambda_.Code.from_asset(
-                str(lambda_zip(source, python=settings.python, architecture=settings.architecture))
+                str(
+                    lambda_zip(
+                        source, python=settings.python, architecture=settings.architecture, files=files
+                    )
+                )
             ),
             handler=HANDLER,
             role=self.role,

@@ -66,10 +66,13 @@ def waiting(queue_name: str) -> cloudwatch.Metric:
     )
 
 
-def probe(name: str, names: Names) -> cloudwatch.Metric:
-    """What the probe says of its runs: `Failures` (0 or more a run) or `LatencyMs`, of all it asked."""
+def probe_failures(names: Names, period: cdk.Duration) -> cloudwatch.Metric:
+    """How many steps of a run of the probe failed, of the worst run of a period."""
     return cloudwatch.Metric(
-        namespace=names.metrics_namespace, metric_name=f"Probe{name}", statistic="Maximum", period=PERIOD
+        namespace=names.metrics_namespace,
+        metric_name="ProbeFailures",
+        statistic="Maximum",
+        period=period,
     )
 
 

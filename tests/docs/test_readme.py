@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from inferctl.expectations import check
+from inference_runtime.expectations import check
 from inference_runtime.manifest import verify
 from inference_runtime.model import Model
 from tests.docs.conftest import ROOT

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from app import ROOT
-from inferctl.expectations import check
+from inference_runtime.expectations import check
 from tests.integration.platform.conftest import Platform
 
 MODELS = ("file-type", "text-embedding")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from catalog import load_catalog
-from inferctl.expectations import check
+from inference_runtime.expectations import check
 from inference_runtime.manifest import verify
 from inference_runtime.model import Model
 

@@ -9,13 +9,14 @@
     min, max      no value is below, or above
     unit_length   `true`: every vector along the last axis has L2 norm 1
     cosine        [{"rows": [0, 1], "min": 0.8}, ...]: the cosine of two rows is within min, max or both
+
+The standard library alone: the command line and the probe hold answers against the same rules.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 Failures = list[str]
 
@@ -46,46 +47,75 @@ def check(expected: Mapping[str, Any], response: Mapping[str, Any]) -> Failures:
             failures.append(f"{name}: not in the answer")
             continue
         try:
-            array = _array(answered[name])
+            tensor = Tensor.of(answered[name])
         except (KeyError, TypeError, ValueError) as error:
             failures.append(f"{name}: not a tensor: {error!r}")
             continue
         for rule, value in rules.items():
-            failures += [f"{name}: {failure}" for failure in _RULES[rule](array, value)]
+            failures += [f"{name}: {failure}" for failure in _RULES[rule](tensor, value)]
     return failures
 
 
-def _array(output: Mapping[str, Any]) -> NDArray[Any]:
-    # null is how a number that JSON cannot write is answered.
-    dtype = np.object_ if output["datatype"] == "BYTES" else np.float64
-    array = np.array(output["data"], dtype).reshape(tuple(output["shape"]))
-    if array.size == 0:
-        raise ValueError("it has no values, and would pass any comparison")
-    return array
+@dataclass(frozen=True)
+class Tensor:
+    """An output's values, flat and in order: texts, or numbers as floats."""
+
+    shape: list[int]
+    values: list[Any]
+
+    @classmethod
+    def of(cls, output: Mapping[str, Any]) -> "Tensor":
+        """Raises KeyError, TypeError or ValueError for what is no tensor."""
+        texts = output["datatype"] == "BYTES"
+        # null is how a number that JSON cannot write is answered.
+        values = [
+            value if texts else float("nan" if value is None else value) for value in _flat(output["data"])
+        ]
+        shape = [int(size) for size in output["shape"]]
+        if math.prod(shape) != len(values):
+            raise ValueError(f"it has {len(values)} values for the shape {shape}")
+        if not values:
+            raise ValueError("it has no values, and would pass any comparison")
+        return cls(shape, values)
+
+    def rows(self, count: int) -> list[list[float]]:
+        """The values in `count` parts of equal length."""
+        length = len(self.values) // count
+        return [self.values[start : start + length] for start in range(0, len(self.values), length)]
 
 
-def _equals(array: NDArray[Any], value: list[Any]) -> Failures:
-    found = array.reshape(-1).tolist()
+def _flat(data: Any) -> Iterator[Any]:
+    if isinstance(data, list):
+        for item in data:
+            yield from _flat(item)
+    else:
+        yield data
+
+
+def _equals(tensor: Tensor, value: list[Any]) -> Failures:
+    found = tensor.values
     return [] if found == value else [f"is {_short(found)}, expected {_short(value)}"]
 
 
-def _shape(array: NDArray[Any], value: list[int]) -> Failures:
-    return [] if list(array.shape) == value else [f"has shape {list(array.shape)}, expected {value}"]
+def _shape(tensor: Tensor, value: list[int]) -> Failures:
+    return [] if tensor.shape == value else [f"has shape {tensor.shape}, expected {value}"]
 
 
 # The comparisons below are written so that NaN fails them.
-def _min(array: NDArray[Any], value: float) -> Failures:
-    return [] if (array >= value).all() else [f"has {array.min()}, expected at least {value}"]
+def _min(tensor: Tensor, value: float) -> Failures:
+    low = [one for one in tensor.values if not one >= value]
+    return [f"has {min(low)}, expected at least {value}"] if low else []
 
 
-def _max(array: NDArray[Any], value: float) -> Failures:
-    return [] if (array <= value).all() else [f"has {array.max()}, expected at most {value}"]
+def _max(tensor: Tensor, value: float) -> Failures:
+    high = [one for one in tensor.values if not one <= value]
+    return [f"has {max(high)}, expected at most {value}"] if high else []
 
 
-def _unit_length(array: NDArray[Any], value: bool) -> Failures:
+def _unit_length(tensor: Tensor, value: bool) -> Failures:
     if value is not True:
         raise ValueError("unit_length must be true, or left out")
-    lengths = np.linalg.norm(array, axis=-1).reshape(-1)
+    lengths = [_length(row) for row in tensor.rows(len(tensor.values) // tensor.shape[-1])]
     return [
         f"row {row} has length {length:.6f}, expected 1"
         for row, length in enumerate(lengths)
@@ -93,19 +123,26 @@ def _unit_length(array: NDArray[Any], value: bool) -> Failures:
     ]
 
 
-def _cosine(array: NDArray[Any], value: list[dict[str, Any]]) -> Failures:
+def _cosine(tensor: Tensor, value: list[dict[str, Any]]) -> Failures:
     failures = []
+    rows = tensor.rows(tensor.shape[0])
     for pair in value:
         if "rows" not in pair or not pair.keys() - {"rows"} <= {"min", "max"} or len(pair) == 1:
             raise ValueError(f"cosine: {pair} must have rows, and min or max")
-        (i, j), low, high = pair["rows"], pair.get("min", -np.inf), pair.get("max", np.inf)
-        if not max(i, j) < len(array):
-            failures.append(f"has {len(array)} rows, expected row {max(i, j)}")
+        (i, j), low, high = pair["rows"], pair.get("min", -math.inf), pair.get("max", math.inf)
+        if not max(i, j) < len(rows):
+            failures.append(f"has {len(rows)} rows, expected row {max(i, j)}")
             continue
-        cosine = array[i] @ array[j] / (np.linalg.norm(array[i]) * np.linalg.norm(array[j]))
+        lengths = _length(rows[i]) * _length(rows[j])
+        product = math.fsum(a * b for a, b in zip(rows[i], rows[j], strict=True))
+        cosine = product / lengths if lengths else math.nan
         if not low <= cosine <= high:
             failures.append(f"rows {i} and {j} have cosine {cosine:.4f}, expected {low} to {high}")
     return failures
+
+
+def _length(row: list[float]) -> float:
+    return math.sqrt(math.fsum(value * value for value in row))
 
 
 def _short(values: list[Any]) -> str:
@@ -113,7 +150,7 @@ def _short(values: list[Any]) -> str:
     return text if len(text) <= 120 else text[:117] + "..."
 
 
-_RULES: dict[str, Callable[[NDArray[Any], Any], Failures]] = {
+_RULES: dict[str, Callable[[Tensor, Any], Failures]] = {
     "equals": _equals,
     "shape": _shape,
     "min": _min,

@@ -1,10 +1,10 @@
-"""inferctl.expectations finds every way in which an answer can be wrong."""
+"""inference_runtime.expectations finds every way in which an answer can be wrong."""
 
 from typing import Any
 
 import pytest
 
-from inferctl.expectations import check
+from inference_runtime.expectations import check
 
 
 def answer(name: str = "y", datatype: str = "FP32", shape: Any = None, data: Any = None) -> dict[str, Any]:

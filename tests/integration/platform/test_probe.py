@@ -1,0 +1,77 @@
+"""The synthetic client: serves as proof while all is well, and rings, with the platform's alarm, when not."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from tests.integration.local_aws.embedded import until
+from tests.integration.platform.conftest import Platform
+
+
+def run_probe(platform: Platform) -> dict[str, Any]:
+    """What the probe's function answers, started as its schedule would."""
+    functions = platform.aws("lambda")
+    names = [
+        function["FunctionName"]
+        for page in functions.get_paginator("list_functions").paginate()
+        for function in page["Functions"]
+    ]
+    [name] = [name for name in names if name.startswith("inference-local-health-Probe")]
+    answer = functions.invoke(FunctionName=name, Payload=b"{}")
+    result: dict[str, Any] = json.loads(answer["Payload"].read())
+    assert "FunctionError" not in answer, result
+    return result
+
+
+def rings(platform: Platform, name: str) -> bool:
+    found = platform.aws("cloudwatch").describe_alarms(
+        AlarmNames=[f"inference-local-{name}"], AlarmTypes=["MetricAlarm", "CompositeAlarm"]
+    )
+    [alarm] = [*found["MetricAlarms"], *found["CompositeAlarms"]]
+    return bool(alarm["StateValue"] == "ALARM")
+
+
+def steps(platform: Platform) -> dict[str, str]:
+    """The reason of each step's last failure, empty where it went well."""
+    events = platform.aws("logs").filter_log_events(logGroupName="/inference/local/probe")["events"]
+    said = [json.loads(event["message"]) for event in events if '"message": "probe"' in event["message"]]
+    return {line["step"]: line["reason"] for line in said}
+
+
+def test_the_probe_is_served_as_a_client_and_rings_when_it_is_not(platform: Platform) -> None:
+    assert run_probe(platform) == {"failures": 0}, steps(platform)
+    # Log lines arrive a little after the answer.
+    until(lambda: steps(platform) == dict.fromkeys(("token", "ready", "file-type", "text-embedding"), ""))
+    until(lambda: not rings(platform, "probe-failures") and not rings(platform, "platform"))
+
+    with without_right_to_call(platform, "InvokeCpuModels"):
+        assert run_probe(platform) == {"failures": 1}
+        until(lambda: steps(platform)["file-type"].startswith("status 500, request "))
+        until(lambda: rings(platform, "probe-failures") and rings(platform, "platform"))
+    assert run_probe(platform) == {"failures": 0}, steps(platform)
+
+
+@contextlib.contextmanager
+def without_right_to_call(platform: Platform, sid: str) -> Iterator[None]:
+    """The API's role without one of its statements."""
+    iam = platform.aws("iam")
+    [role] = [
+        role["RoleName"]
+        for role in iam.list_roles()["Roles"]
+        if role["RoleName"].startswith("inference-local-api-Caller")
+    ]
+    [policy] = iam.list_role_policies(RoleName=role)["PolicyNames"]
+    document = iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"]
+    rest = [statement for statement in document["Statement"] if statement.get("Sid") != sid]
+    assert len(rest) == len(document["Statement"]) - 1
+
+    def put(statements: list[Any]) -> None:
+        changed = json.dumps({**document, "Statement": statements})
+        iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=changed)
+
+    put(rest)
+    try:
+        yield
+    finally:
+        put(document["Statement"])
