@@ -35,7 +35,7 @@ def test_gpu_endpoint_rolls_back_on_alarms_of_its_own_stack(prod: Assembly) -> N
     assert {alarm["AlarmName"]["Ref"] for alarm in alarms} <= own
     assert alarms
     assert endpoint["RetainAllVariantProperties"] is True
-    for alarm in prod.resources("AWS::CloudWatch::Alarm"):
+    for alarm in (one for one in prod.resources("AWS::CloudWatch::Alarm") if one.logical_id in own):
         assert alarm.properties["TreatMissingData"] == "notBreaching", alarm.logical_id
 
 
