@@ -53,7 +53,6 @@ def install(home: Home, functions_proxy: str) -> None:
     """Apply every patch. `functions_proxy` is how functions reach AWS by its public names."""
     _verify_root()
     _admit_web_identities()
-    _isolate_lambda_workers(home)
     _isolate_lambda_workers(home, functions_proxy)
     _limit_lambda_workers()
     _answer_when_deployed()
@@ -97,7 +96,6 @@ def _admit_web_identities() -> None:
     _replace_everywhere(known, enforce)
 
 
-def _isolate_lambda_workers(home: Home) -> None:
 def _isolate_lambda_workers(home: Home, proxy: str) -> None:
     """A Lambda worker sees its own zip, boto3 and the standard library.
 
