@@ -1,4 +1,5 @@
-"""Which resources a request names, where MiniStack's IAM does not say it as AWS does.
+"""May this caller do this? Every request's check passes here, is recorded, and is completed where MiniStack's
+IAM does not say it as AWS does.
 
 Sources: the service authorization reference for AWS Lambda (a request with a qualifier is authorized
 against the qualified ARN), for AWS Systems Manager (GetParameters, against every parameter it names) and for
@@ -8,45 +9,147 @@ Amazon S3 (condition keys of an upload's encryption).
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from ministack import app
-from ministack.core import iam_actions
-from ministack.core.iam_evaluator import EvalResult, enforce
+from ministack.core import iam_actions, iam_evaluator
+from ministack.core.iam_evaluator import EvalResult
 from ministack.core.responses import get_account_id, get_region, new_uuid
 from ministack.core.router import extract_access_key_id
 
-from local_aws import registry
+from local_aws import audit, registry
+from local_aws.patches import replace_everywhere
 from local_aws.wire import Json, Response
 
 
+@dataclass(frozen=True)
+class Request:
+    """A signed request that its own action allows, as the handlers of its service get it."""
+
+    method: str
+    path: str
+    headers: Json
+    body: bytes
+    query: Json
+    region: str
+    account: str
+
+    def json(self) -> Json:
+        """The parameters of a JSON request; none of one that is not, which its service refuses."""
+        try:
+            parameters: Any = json.loads(self.body or b"{}")
+        except ValueError:
+            return {}
+        return parameters if isinstance(parameters, dict) else {}
+
+    @property
+    def operation(self) -> str:
+        """The operation of a request that names it in a header."""
+        return str(self.headers.get("x-amz-target", "")).rpartition(".")[2]
+
+
+@dataclass(frozen=True)
+class Right:
+    """What a caller has to be allowed; `context` are condition keys."""
+
+    action: str
+    resource: str
+    context: Mapping[str, str] = field(default_factory=dict)
+
+
+# A request -> the rights that it takes besides its own action
+FurtherRights = Callable[[Request], Iterable[Right]]
+
+_further: dict[str, list[FurtherRights]] = {}
+_decide = iam_evaluator.enforce
+
+
 def install() -> None:
-    """Name the resources, and check those beyond the first."""
+    """Record every decision, name the resources, and check the rights beyond the first."""
+    global _decide
+    _decide = iam_evaluator.enforce
+    replace_everywhere(_decide, _enforce)
     registry.refine("lambda", _qualified)
     registry.refine("ssm", _first_parameter)
-    answer_ssm = app.SERVICE_HANDLERS["ssm"]
-
-    async def handle_ssm(method: str, path: str, headers: Json, body: bytes, query: Json) -> Response:
-        if app.AUTH:
-            for arn in _parameters(headers, body, get_region(), get_account_id())[1:]:
-                key = extract_access_key_id(headers, query)
-                denied = enforce(key, "ssm:GetParameters", "ssm", get_region(), resource_arn=arn)
-                if isinstance(denied, EvalResult):
-                    refusal: Response = iam_actions.access_denied_response(
-                        "ssm",
-                        "ssm:GetParameters",
-                        denied.principal_arn,
-                        new_uuid(),
-                        headers=headers,
-                        resource_arn=arn,
-                        explicit_deny=denied.decision == "Deny",
-                    )
-                    return refusal
-        answer: Response = await answer_ssm(method, path, headers, body, query)
-        return answer
-
-    app.SERVICE_HANDLERS["ssm"] = handle_ssm
+    takes_also("ssm", _other_parameters)
     _leave_unknown_routes_to_the_gateway()
     _say_which_key_encrypts_an_upload()
+
+
+def takes_also(service: str, rights: FurtherRights) -> None:
+    """Require more of a request to `service`, MiniStack's name of it, than its own action."""
+    if service not in _further:
+        _further[service] = []
+        app.SERVICE_HANDLERS[service] = _guarded(service, app.SERVICE_HANDLERS[service])
+    _further[service].append(rights)
+
+
+def _guarded(service: str, answer: Callable[..., Any]) -> Callable[..., Any]:
+    async def handle(method: str, path: str, headers: Json, body: bytes, query: Json) -> Response:
+        key = extract_access_key_id(headers, query)
+        # Without a key it is one of the services that calls another, or reads what is public.
+        if key:
+            request = Request(method, path, headers, body, query, get_region(), get_account_id())
+            for right in [right for further in _further[service] for right in further(request)]:
+                refusal = _refusal(key, service, right, headers)
+                if refusal is not None:
+                    return refusal
+        answered: Response = await answer(method, path, headers, body, query)
+        return answered
+
+    return handle
+
+
+def _refusal(key: str, service: str, right: Right, headers: Json) -> Response | None:
+    """The answer of `service` to a caller who lacks `right`, None if it has it."""
+    region, namespace = get_region(), right.action.partition(":")[0]
+    denied = _enforce(key, right.action, namespace, region, right.resource, dict(right.context))
+    if not isinstance(denied, EvalResult):
+        return None  # authenticated already
+    explicit = denied.decision == "Deny"
+    refusal: Response = iam_actions.access_denied_response(
+        service,
+        right.action,
+        denied.principal_arn,
+        new_uuid(),
+        headers=headers,
+        resource_arn=right.resource,
+        explicit_deny=explicit,
+        message=_message(right.action, right.resource, denied),
+    )
+    return refusal
+
+
+def _enforce(
+    access_key_id: str,
+    iam_action: str,
+    service: str,
+    region: str,
+    resource_arn: str = "*",
+    service_context: Json | None = None,
+) -> Any:
+    """MiniStack's `enforce`, with the decision recorded: None, or why not."""
+    result = _decide(access_key_id, iam_action, service, region, resource_arn, service_context)
+    caller = iam_evaluator.resolve_caller_identity(access_key_id)
+    if caller is not None and not isinstance(result, iam_evaluator.AuthError):
+        audit.used(caller["userArn"])
+    if isinstance(result, EvalResult):
+        message = _message(iam_action, resource_arn, result)
+        audit.refused(
+            result.principal_arn, iam_action, resource_arn, message, key=access_key_id, request=True
+        )
+    return result
+
+
+def _message(action: str, resource: str, denied: EvalResult) -> str:
+    """A refusal as AWS words it."""
+    explicit = denied.decision == "Deny"
+    if denied.resource_policy_arn:
+        said = f"User: {denied.principal_arn} is not authorized to perform: {action} on resource: {resource}"
+        return f"{said} with an explicit deny in a resource-based policy"
+    return str(iam_actions.identity_denial_message(action, denied.principal_arn, resource, explicit))
 
 
 def _leave_unknown_routes_to_the_gateway() -> None:
@@ -82,6 +185,11 @@ def _qualified(arn: str, headers: Json, body: bytes, query: Json, region: str, a
 
 def _first_parameter(arn: str, headers: Json, body: bytes, query: Json, region: str, account: str) -> str:
     return next(iter(_parameters(headers, body, region, account)), arn)
+
+
+def _other_parameters(request: Request) -> list[Right]:
+    arns = _parameters(request.headers, request.body, request.region, request.account)
+    return [Right("ssm:GetParameters", arn) for arn in arns[1:]]
 
 
 def _parameters(headers: Json, body: bytes, region: str, account: str) -> list[str]:

@@ -35,6 +35,34 @@ class ResourceType:
 _ours: set[str] = set()
 
 
+def extend(
+    name: str,
+    *,
+    check: Callable[[Json], None] = lambda properties: None,
+    after: Callable[[str, Json], None] = lambda physical_id, properties: None,
+) -> None:
+    """Do more for a type that MiniStack makes: `check(properties)` before it is created or updated, which may
+    raise, and `after(physical_id, properties)`.
+    """
+    known = provisioners._RESOURCE_HANDLERS[name]
+
+    def create(logical_id: str, properties: Json, stack_name: str) -> Created:
+        check(properties)
+        created: Created = known["create"](logical_id, properties, stack_name)
+        after(created[0], properties)
+        return created
+
+    def update(
+        physical_id: str, before: Json, properties: Json, stack_name: str, *logical_id: str
+    ) -> Created:
+        check(properties)
+        updated: Created = known["update"](physical_id, before, properties, stack_name, *logical_id)
+        after(updated[0], properties)
+        return updated
+
+    provisioners._RESOURCE_HANDLERS[name] = {**known, "create": create, "update": update}
+
+
 def register(kind: ResourceType) -> None:
     """Let templates use `kind`; a property that is not among its `properties` fails the resource."""
 

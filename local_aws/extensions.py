@@ -7,6 +7,7 @@ import asyncio
 from local_aws import (
     absent,
     alarms,
+    audit,
     authorization,
     autoscaling,
     cloudformation,
@@ -20,7 +21,9 @@ from local_aws import (
     registry,
     remembered,
     resource_types,
+    xray,
 )
+from local_aws.enforcement import deliveries, encryption, functions, network, pass_role, trails
 from local_aws.insights import service as insights
 from local_aws.sagemaker import install as sagemaker
 from local_aws.state import Home
@@ -31,7 +34,9 @@ def install(home: Home) -> None:
     patches.install(home, functions_proxy=public_names.install())
     registry.install()
     absent.install()
+    audit.install()
     authorization.install()
+    network.install()
     parameter_events.install()
     cloudformation.install()
     sagemaker.install(home, scalable_variants=autoscaling.registered_variants)
@@ -44,6 +49,12 @@ def install(home: Home) -> None:
     function_logs.install()
     events.install()
     gateway.install()
+    xray.install()
+    encryption.install()
+    functions.install()
+    deliveries.install()
+    pass_role.install()
+    trails.install()
 
 
 async def run() -> None:

@@ -77,8 +77,8 @@ def _verify_root() -> None:
     def needs_no_verification(access_key_id: str) -> bool:
         return False
 
-    _replace_everywhere(iam_evaluator.is_root_access_key, is_root_access_key)
-    _replace_everywhere(iam_evaluator._is_root_key, needs_no_verification)
+    replace_everywhere(iam_evaluator.is_root_access_key, is_root_access_key)
+    replace_everywhere(iam_evaluator._is_root_key, needs_no_verification)
 
 
 def _admit_web_identities() -> None:
@@ -93,7 +93,7 @@ def _admit_web_identities() -> None:
             return None
         return known(access_key_id, iam_action, *arguments, **options)
 
-    _replace_everywhere(known, enforce)
+    replace_everywhere(known, enforce)
 
 
 def _isolate_lambda_workers(home: Home, proxy: str) -> None:
@@ -159,7 +159,7 @@ def _limit_lambda_workers() -> None:
                 return worker, reason
             time.sleep(WORKER_POLL)
 
-    _replace_everywhere(known, acquire_worker)
+    replace_everywhere(known, acquire_worker)
 
 
 def _answer_when_deployed() -> None:
@@ -248,7 +248,7 @@ def _name_unknown_types() -> None:
                 f"{message}: {', '.join(where)}. The embedded AWS does not make these: docs/embedded-aws.md."
             ) from error
 
-    _replace_everywhere(known, validate)
+    replace_everywhere(known, validate)
 
 
 def _keep_prefix_lists() -> None:
@@ -279,7 +279,7 @@ def _name_prefix_lists_as_aws_does() -> None:
     ec2._aws_pl_id_from_name = identifier
 
 
-def _replace_everywhere(known: Any, ours: Any) -> None:
+def replace_everywhere(known: Any, ours: Any) -> None:
     """Replace a function in every MiniStack module that imported it by name."""
     for module in list(sys.modules.values()):
         if getattr(module, "__name__", "").startswith("ministack."):

@@ -8,14 +8,19 @@ from ministack.core import responses
 from ministack.services import cloudwatch, cloudwatch_logs
 
 
-def log(account: str, region: str, group: str, stream: str, message: str) -> None:
-    """Append one event, creating the group and the stream on first use."""
+def make_log(account: str, region: str, group: str, stream: str | None = None) -> None:
+    """Make a log group, and a stream in it, where they are missing."""
     with responses.request_scope(account, region):
-        known = cloudwatch_logs._log_groups.get(group)
-        if known is None:
+        if group not in cloudwatch_logs._log_groups:
             cloudwatch_logs._create_log_group({"logGroupName": group})
-        if known is None or stream not in known["streams"]:
+        if stream and stream not in cloudwatch_logs._log_groups[group]["streams"]:
             cloudwatch_logs._create_log_stream({"logGroupName": group, "logStreamName": stream})
+
+
+def log(account: str, region: str, group: str, stream: str, message: str) -> None:
+    """Append one event, making the group and the stream on first use."""
+    with responses.request_scope(account, region):
+        make_log(account, region, group, stream)
         event = {"timestamp": int(time.time() * 1000), "message": message}
         cloudwatch_logs._put_log_events(
             {"logGroupName": group, "logStreamName": stream, "logEvents": [event]}

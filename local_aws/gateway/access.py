@@ -2,9 +2,11 @@
 
 from ministack import app as ministack
 from ministack.core import iam_evaluator as iam
+from ministack.core.responses import get_region
+from ministack.services import apigateway_v1, lambda_svc
 from ministack.services import iam as iam_service
-from ministack.services import lambda_svc
 
+from local_aws import roles
 from local_aws.gateway.exchange import Exchange, misconfigured
 
 PRINCIPAL = "apigateway.amazonaws.com"
@@ -18,8 +20,7 @@ def role_allows(exchange: Exchange, role_arn: str, action: str, resource: str) -
     """
     if not ministack.AUTH:
         return True
-    account, name = role_arn.split(":")[4], role_arn.rsplit("/", 1)[-1]
-    role = iam_service._roles.get_scoped(account, None, name)
+    role = iam_service._roles.get_scoped(role_arn.split(":")[4], None, role_arn.rsplit("/", 1)[-1])
     trust = iam.EvalContext(
         principal_arn=PRINCIPAL,
         principal_type="Service",
@@ -33,16 +34,20 @@ def role_allows(exchange: Exchange, role_arn: str, action: str, resource: str) -
         iam.evaluate_resource_policy(role["AssumeRolePolicyDocument"], trust, service=PRINCIPAL)
     ):
         raise misconfigured(f"API Gateway does not have permission to assume the provided role {role_arn}")
-    call = iam.EvalContext(
-        principal_arn=f"arn:aws:sts::{account}:assumed-role/{name}/BackplaneAssumeRoleSession",
-        principal_type="AssumedRole",
-        principal_account=account,
-        action=action,
-        resource_arn=resource,
-        region=exchange.region,
+    return roles.refusal(role_arn, "BackplaneAssumeRoleSession", action, resource) is None
+
+
+def may_log(account: str, group: str, stream: str) -> bool:
+    """Whether the account's role for API Gateway's logs lets it write there; it must have been set once.
+
+    docs.aws.amazon.com/apigateway/latest/developerguide/set-up-logging.html
+    """
+    role = str((apigateway_v1._account_settings.get("settings") or {}).get("cloudwatchRoleArn") or "")
+    arn = f"arn:aws:logs:{get_region()}:{account}:log-group:{group}:log-stream:{stream}"
+    return bool(role) and all(
+        roles.refusal(role, "ApiGatewayLogs", action, arn) is None
+        for action in ("logs:CreateLogStream", "logs:PutLogEvents")
     )
-    boundary = iam._permissions_boundary(iam_service._roles, name, account)
-    return _allowed(iam.evaluate(call, iam._gather_role_policies(name, account), *boundary))
 
 
 def function_allows(exchange: Exchange, function_arn: str) -> bool:

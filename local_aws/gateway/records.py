@@ -9,7 +9,7 @@ import time
 from ministack.core.responses import request_scope
 from ministack.services import cloudwatch, cloudwatch_logs
 
-from local_aws.gateway import faults
+from local_aws.gateway import access, faults
 from local_aws.gateway.exchange import Answer, Exchange, Json, lookup
 
 logger = logging.getLogger("local_aws.gateway")
@@ -38,6 +38,11 @@ def _write_access_log(exchange: Exchange, answer: Answer, latency_ms: int) -> No
     with request_scope(account, region):
         if group not in cloudwatch_logs._log_groups:
             logger.error("access log of %s: there is no log group %s", exchange.api["id"], group)
+            return
+        if not access.may_log(account, group, stream):
+            logger.error(
+                "access log of %s: the account's role may not write to %s", exchange.api["id"], group
+            )
             return
         if stream not in cloudwatch_logs._log_groups[group]["streams"]:
             cloudwatch_logs._create_log_stream({"logGroupName": group, "logStreamName": stream})

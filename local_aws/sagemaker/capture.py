@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from local_aws import roles
 from local_aws.sagemaker import resources
+from local_aws.sagemaker.execution_role import ExecutionRole
 from local_aws.sagemaker.resources import Endpoint
 from local_aws.wire import Json
 
@@ -73,8 +74,8 @@ async def _flush(key: tuple[str, str], endpoint: Endpoint, variant: str, config:
 def _write(endpoint: Endpoint, variant: str, config: Json, text: str) -> None:
     scope = endpoint.scope
     chosen = next(one for one in endpoint.config.variants if one["VariantName"] == variant)
-    role = resources.of(scope).model(scope, chosen["ModelName"]).request["ExecutionRoleArn"]
-    credentials = roles.assume(scope.account, scope.region, role, "sagemaker.amazonaws.com", "DataCapture")
+    model = resources.of(scope).model(scope, chosen["ModelName"]).request
+    credentials = ExecutionRole(scope, model["ExecutionRoleArn"]).credentials(model.get("VpcConfig"))
     parts = urlsplit(config["DestinationS3Uri"])
     now = datetime.datetime.now(datetime.UTC)
     name = f"{now:%M-%S}-{now.microsecond // 1000:03}-{uuid.uuid4()}.jsonl"

@@ -66,6 +66,7 @@ class Instance:
     requests: int = 0
     stopping: bool = False
     client: httpx.AsyncClient = field(default_factory=httpx.AsyncClient)
+    measuring: asyncio.Task[None] | None = None
 
     @property
     def alive(self) -> bool:
@@ -140,6 +141,8 @@ def _last_words(instance: Instance, what: str) -> str:
 async def stop(instance: Instance) -> None:
     """End the process and all it started: SIGTERM, then SIGKILL."""
     instance.stopping = True
+    if instance.measuring is not None:
+        instance.measuring.cancel()
     process = instance.process
     if process.returncode is None:
         _signal_group(process.pid, signal.SIGTERM)
@@ -153,6 +156,18 @@ async def stop(instance: Instance) -> None:
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(asyncio.shield(instance.reader), 1)
     instance.reader.cancel()
+
+
+async def utilization(instance: Instance) -> dict[str, float]:
+    """CPUUtilization and MemoryUtilization of the process, in percent of a core and of this machine's memory.
+
+    docs.aws.amazon.com/sagemaker/latest/dg/monitoring-cloudwatch.html
+    """
+    ps = await asyncio.create_subprocess_exec(
+        "ps", "-o", "%cpu=,%mem=", "-p", str(instance.process.pid), stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await ps.communicate()
+    return dict(zip(("CPUUtilization", "MemoryUtilization"), map(float, said.split()), strict=False))
 
 
 def _end_orphans(group: int) -> None:

@@ -8,7 +8,9 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from local_aws import roles
 from local_aws.sagemaker import deployment, resources
+from local_aws.sagemaker.execution_role import PRINCIPAL
 from local_aws.sagemaker.resources import Endpoint, EndpointConfig, Model, Resources, Scope, Variant
 from local_aws.state import Home
 from local_aws.wire import Json, JsonService, ServiceError, validation_error
@@ -62,6 +64,8 @@ class Control:
         model = Model(name, arn, request, resources.now())
         for container in model.containers:
             _check_container(container)
+        if "ExecutionRoleArn" in request:
+            _check_role(scope, request["ExecutionRoleArn"])
         found.models[name.lower()] = model
         _tag(found, arn, request.get("Tags"))
         return {"ModelArn": arn}
@@ -329,6 +333,16 @@ def _refuse_in_progress(endpoint: Endpoint) -> None:
         raise validation_error(
             f'Cannot update endpoint "{endpoint.arn}": it has failed and must be deleted and created again.'
         )
+
+
+def _check_role(scope: Scope, arn: str) -> None:
+    try:
+        roles.check_trust(scope.account, arn, PRINCIPAL)
+    except roles.NotAssumable as error:
+        raise validation_error(
+            f"Could not assume role {arn}. Please ensure that the role exists and allows principal "
+            f"'{PRINCIPAL}' to assume the role."
+        ) from error
 
 
 def _check_container(container: Json) -> None:

@@ -14,16 +14,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from local_aws import roles, telemetry
+from local_aws import roles
 from local_aws.sagemaker import container, model_data, resources
+from local_aws.sagemaker.execution_role import ExecutionRole, RightMissing
 from local_aws.sagemaker.resources import EndpointConfig, Model, Scope
 from local_aws.state import Home
 from local_aws.wire import Json, ServiceError
 
-PRINCIPAL = "sagemaker.amazonaws.com"
 MAX_INSTANCES_VARIABLE = "LOCAL_AWS_MAX_INSTANCES"
 DEFAULT_STARTUP_TIMEOUT = 480.0  # seconds, SageMaker's 8 minutes
 DRAIN_TIMEOUT = 60.0  # seconds, the longest an invocation may take
+METRIC_INTERVAL = 60.0  # seconds between measurements of an instance
 RESTART_PAUSE = (0.5, 10.0)  # seconds between restarts of an instance that keeps dying: first, longest
 
 
@@ -37,6 +38,7 @@ class Plan:
 
     variant: str
     serve: Path
+    role: ExecutionRole | None
     environment: dict[str, str]
     model_folder: Path
     startup_timeout: float
@@ -73,7 +75,13 @@ class Fleet:
                 name = variant["VariantName"]
                 self.plans[name] = await self._plan(variant, counts[name])
                 await self._start_variant(self.plans[name])
-        except (FleetError, container.ContainerError, model_data.ModelDataError, roles.NotAssumable) as error:
+        except (
+            FleetError,
+            RightMissing,
+            container.ContainerError,
+            model_data.ModelDataError,
+            roles.NotAssumable,
+        ) as error:
             await self.stop()
             raise FleetError(_reason(error)) from error
         except BaseException:
@@ -124,7 +132,11 @@ class Fleet:
             )
         definition = model.containers[0]
         serve = container.entry_point(definition["Image"])
-        credentials = self._credentials(model)
+        role, vpc = self._role(model), model.request.get("VpcConfig")
+        credentials = role.credentials(vpc) if role else None
+        if role:
+            role.check_image(definition["Image"])
+            role.check_network(vpc)
         folder = self.folder / name / "model"
         await asyncio.to_thread(model_data.fetch, self.scope, definition, credentials, folder)
         self.images[name] = [
@@ -138,6 +150,7 @@ class Fleet:
         return Plan(
             variant=name,
             serve=serve,
+            role=role,
             environment={"AWS_REGION": self.scope.region, **(definition.get("Environment") or {})},
             model_folder=folder,
             startup_timeout=float(
@@ -146,11 +159,9 @@ class Fleet:
             count=_capped(count),
         )
 
-    def _credentials(self, model: Model) -> roles.Credentials | None:
-        role = model.request.get("ExecutionRoleArn")
-        if not role:
-            return None
-        return roles.assume(self.scope.account, self.scope.region, role, PRINCIPAL, "SageMaker")
+    def _role(self, model: Model) -> ExecutionRole | None:
+        arn = model.request.get("ExecutionRoleArn")
+        return ExecutionRole(self.scope, arn) if arn else None
 
     async def _start_variant(self, plan: Plan) -> None:
         slots = self.slots.setdefault(plan.variant, [])
@@ -164,10 +175,11 @@ class Fleet:
         stream = f"{plan.variant}/i-{uuid.uuid4().hex[:17]}"
 
         def write(line: str) -> None:
-            telemetry.log(self.scope.account, self.scope.region, group, stream, line)
+            if plan.role:
+                plan.role.log(group, stream, line)
 
         try:
-            return await container.start(
+            instance = await container.start(
                 plan.serve,
                 model=plan.model_folder,
                 environment=plan.environment,
@@ -179,6 +191,16 @@ class Fleet:
                 f"The primary container for production variant {plan.variant} did not pass the ping health "
                 f"check. Please check CloudWatch logs for this endpoint. ({error})"
             ) from error
+        instance.measuring = asyncio.create_task(self._measure(plan, instance))
+        return instance
+
+    async def _measure(self, plan: Plan, instance: container.Instance) -> None:
+        """Publish the instance's own metrics, as its role, while it lives."""
+        dimensions = {"EndpointName": self.endpoint, "VariantName": plan.variant}
+        while plan.role is not None and instance.alive:
+            for name, percent in (await container.utilization(instance)).items():
+                plan.role.metric(name, percent, dimensions)
+            await asyncio.sleep(METRIC_INTERVAL)
 
     async def _keep(self, plan: Plan, slot: Slot) -> None:
         """Replace the instance of `slot` whenever it dies."""

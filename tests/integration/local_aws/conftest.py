@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.local_aws.embedded import BUCKET, Embedded, running
+from tests.integration.local_aws.embedded import BUCKET, OPERATE, Embedded, running
 
 
 @pytest.fixture(scope="session")
@@ -20,8 +20,9 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
 
 @pytest.fixture(scope="session")
 def role(aws: Embedded) -> str:
-    """A role with which SageMaker may read the models."""
+    """A role with which SageMaker may serve the models."""
     return aws.role(
+        *OPERATE,
         {"Effect": "Allow", "Action": "s3:ListBucket", "Resource": f"arn:aws:s3:::{BUCKET}"},
         {"Effect": "Allow", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{BUCKET}/*"},
     )

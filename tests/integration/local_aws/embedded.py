@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import textwrap
 import time
 import uuid
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +35,24 @@ TRUST_SAGEMAKER = {
     ],
 }
 BUCKET = "models"
+# What an execution role needs besides its model data:
+# docs.aws.amazon.com/sagemaker/latest/dg/sagemaker-roles.html
+OPERATE = (
+    {
+        "Effect": "Allow",
+        "Action": [
+            "ecr:GetAuthorizationToken",
+            "ecr:BatchCheckLayerAvailability",
+            "ecr:BatchGetImage",
+            "ecr:GetDownloadUrlForLayer",
+            "logs:CreateLogGroup",
+            "logs:CreateLogStream",
+            "logs:PutLogEvents",
+            "cloudwatch:PutMetricData",
+        ],
+        "Resource": "*",
+    },
+)
 
 
 @dataclass
@@ -84,7 +105,42 @@ class Embedded:
         arn: str = role["Arn"]
         return arn
 
-    def model(self, role: str, *, image: str = IMAGE, **environment: str) -> str:
+    def function(self, role: str, source: str, **configuration: Any) -> str:
+        """The name of a new function whose `handler` is in this Python source."""
+        archive = io.BytesIO()
+        with zipfile.ZipFile(archive, "w") as zipped:
+            zipped.writestr("index.py", textwrap.dedent(source))
+        name = unique("function")
+        self.client("lambda").create_function(
+            FunctionName=name,
+            Role=role,
+            Runtime="python3.13",
+            Handler="index.handler",
+            Timeout=30,
+            Code={"ZipFile": archive.getvalue()},
+            **configuration,
+        )
+        return name
+
+    def invoke(self, function: str) -> Any:
+        """What a function returned, or its error."""
+        answer = self.client("lambda").invoke(FunctionName=function, Payload=b"{}")
+        return json.loads(answer["Payload"].read())
+
+    def refused(self, role: str) -> set[str]:
+        """The actions that IAM refused to a role, as the event history has them."""
+        pages = self.client("cloudtrail").get_paginator("lookup_events").paginate()
+        events = [json.loads(event["CloudTrailEvent"]) for page in pages for event in page["Events"]]
+        return {
+            f"{event['eventSource'].partition('.')[0]}:{event['eventName']}"
+            for event in events
+            if event.get("errorCode") == "AccessDenied"
+            and event["userIdentity"].get("sessionContext", {}).get("sessionIssuer", {}).get("arn") == role
+        }
+
+    def model(
+        self, role: str, *, image: str = IMAGE, vpc: dict[str, Any] | None = None, **environment: str
+    ) -> str:
         """The name of a new model of the probe container, its data under s3://models/probe/1/."""
         name = unique("model")
         source = {"S3Uri": f"s3://{BUCKET}/probe/1/", "S3DataType": "S3Prefix", "CompressionType": "None"}
@@ -96,6 +152,7 @@ class Embedded:
                 "Environment": environment,
                 "ModelDataSource": {"S3DataSource": source},
             },
+            **({"VpcConfig": vpc} if vpc else {}),
         )
         return name
 

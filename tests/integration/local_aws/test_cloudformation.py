@@ -188,11 +188,30 @@ def everything(name: str, *, description: str) -> dict[str, Any]:
                     "Tags": [{"Key": "team", "Value": description}],
                 },
             },
+            "TrailBucket": {"Type": "AWS::S3::Bucket", "Properties": {"BucketName": f"{name}-trail"}},
+            "TrailBucketPolicy": {
+                "Type": "AWS::S3::BucketPolicy",
+                "Properties": {
+                    "Bucket": {"Ref": "TrailBucket"},
+                    "PolicyDocument": {
+                        "Version": "2012-10-17",
+                        "Statement": [
+                            {
+                                "Effect": "Allow",
+                                "Principal": {"Service": "cloudtrail.amazonaws.com"},
+                                "Action": ["s3:GetBucketAcl", "s3:PutObject"],
+                                "Resource": [f"arn:aws:s3:::{name}-trail", f"arn:aws:s3:::{name}-trail/*"],
+                            }
+                        ],
+                    },
+                },
+            },
             "Trail": {
                 "Type": "AWS::CloudTrail::Trail",
+                "DependsOn": "TrailBucketPolicy",
                 "Properties": {
                     "TrailName": name,
-                    "S3BucketName": BUCKET,
+                    "S3BucketName": {"Ref": "TrailBucket"},
                     "IsLogging": True,
                     "IsMultiRegionTrail": True,
                     "EnableLogFileValidation": True,

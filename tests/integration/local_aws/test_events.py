@@ -27,11 +27,19 @@ def deploy(aws: Embedded, ending: str, rule: dict[str, Any], *, broken: bool = F
         {"Effect": "Allow", "Action": "sqs:SendMessage", "Resource": queue},
         {"Effect": "Allow", "Action": "logs:*", "Resource": "*"},
     ]
+    undelivered = {**rights[0], "Principal": {"Service": "events.amazonaws.com"}}
     function = {"Fn::GetAtt": ["Function", "Arn"]}
     gone = {"Fn::Sub": "arn:aws:lambda:${AWS::Region}:${AWS::AccountId}:function:gone"}
     target = {"Id": "one", "Arn": gone if broken else function, "DeadLetterConfig": {"Arn": queue}}
     resources = {
         "Queue": {"Type": "AWS::SQS::Queue", "Properties": {"QueueName": name}},
+        "QueuePolicy": {
+            "Type": "AWS::SQS::QueuePolicy",
+            "Properties": {
+                "Queues": [{"Ref": "Queue"}],
+                "PolicyDocument": {"Version": "2012-10-17", "Statement": [undelivered]},
+            },
+        },
         "Role": {
             "Type": "AWS::IAM::Role",
             "Properties": {

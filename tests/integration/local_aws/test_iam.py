@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import botocore.exceptions
 import pytest
 
-from tests.integration.local_aws.embedded import BUCKET, Embedded
+from tests.integration.local_aws.embedded import BUCKET, OPERATE, Embedded
 
 
 def allow(action: str, resource: str) -> dict[str, str]:
@@ -67,25 +69,33 @@ def test_scalable_targets_are_behind_iam(aws: Embedded) -> None:
 def test_an_execution_role_that_may_not_read_the_model_fails_the_endpoint(
     aws: Embedded, rights: list[dict[str, str]]
 ) -> None:
-    described = aws.settled(aws.endpoint(aws.config(aws.model(aws.role(*rights)))))
+    described = aws.settled(aws.endpoint(aws.config(aws.model(aws.role(*OPERATE, *rights)))))
     assert described["EndpointStatus"] == "Failed"
     assert f's3://{BUCKET}/probe/1/"' in described["FailureReason"]
     assert "has permissions to download the model" in described["FailureReason"]
 
 
-def test_a_role_that_does_not_trust_sagemaker_fails_the_endpoint(aws: Embedded) -> None:
-    trust = {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Effect": "Allow",
-                "Principal": {"Service": "lambda.amazonaws.com"},
-                "Action": "sts:AssumeRole",
-            }
-        ],
-    }
-    role = aws.role(allow("s3:*", "*"), trust=trust)
-    described = aws.settled(aws.endpoint(aws.config(aws.model(role))))
+NOBODY = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    ],
+}
+
+
+def test_a_role_that_does_not_trust_sagemaker_makes_no_model(aws: Embedded) -> None:
+    role = aws.role(allow("s3:*", "*"), trust=NOBODY)
+    with pytest.raises(botocore.exceptions.ClientError, match=r"ValidationException.*Could not assume role"):
+        aws.model(role)
+
+
+def test_a_role_that_no_longer_trusts_sagemaker_fails_the_endpoint(aws: Embedded) -> None:
+    role = aws.role(allow("s3:*", "*"))
+    config = aws.config(aws.model(role))
+    aws.client("iam").update_assume_role_policy(
+        RoleName=role.rpartition("/")[2], PolicyDocument=json.dumps(NOBODY)
+    )
+    described = aws.settled(aws.endpoint(config))
     assert described["EndpointStatus"] == "Failed"
     assert "does not let sagemaker.amazonaws.com assume it" in described["FailureReason"]
 

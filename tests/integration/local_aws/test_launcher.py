@@ -18,7 +18,7 @@ import pytest
 
 import local_aws
 from local_aws import LocalAwsError, processes
-from tests.integration.local_aws.embedded import BUCKET, Embedded, running, until
+from tests.integration.local_aws.embedded import BUCKET, OPERATE, Embedded, running, until
 
 
 @pytest.fixture
@@ -120,6 +120,7 @@ def test_a_stale_state_never_ends_another_process_with_the_same_number(home: Pat
 def test_containers_and_functions_end_with_a_server_that_is_killed(home: Path) -> None:
     with running(home) as embedded:
         role = embedded.role(
+            *OPERATE,
             {"Effect": "Allow", "Action": ["s3:ListBucket", "s3:GetObject"], "Resource": "*"},
         )
         embedded.client("s3").create_bucket(Bucket=BUCKET)

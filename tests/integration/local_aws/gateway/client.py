@@ -130,6 +130,7 @@ def _policy(*statements: dict[str, Any]) -> str:
 
 
 ALLOW_ENDPOINTS = {"Effect": "Allow", "Action": "sagemaker:InvokeEndpoint", "Resource": "*"}
+ALLOW_LOGS = {"Effect": "Allow", "Action": ["logs:CreateLogStream", "logs:PutLogEvents"], "Resource": "*"}
 
 
 @dataclasses.dataclass

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.integration.local_aws.gateway.client import ALLOW_ENDPOINTS, Api, Cloud, Method, mock
+from tests.integration.local_aws.gateway.client import ALLOW_ENDPOINTS, ALLOW_LOGS, Api, Cloud, Method, mock
 
 Json = dict[str, Any]
 
@@ -206,7 +206,7 @@ def group(cloud: Cloud) -> str:
 
 
 def test_every_property_of_a_template_reaches_the_requests(cloud: Cloud, group: str) -> None:
-    role = cloud.role(ALLOW_ENDPOINTS)
+    role = cloud.role(ALLOW_ENDPOINTS, ALLOW_LOGS)
     api = Stack(cloud).create(template(role, group))
 
     good = api.post("/m", json={"body": "x"})
@@ -228,7 +228,7 @@ def test_every_property_of_a_template_reaches_the_requests(cloud: Cloud, group: 
 
 
 def test_an_update_takes_effect_through_a_new_deployment_only(cloud: Cloud, group: str) -> None:
-    role, stack = cloud.role(ALLOW_ENDPOINTS), Stack(cloud)
+    role, stack = cloud.role(ALLOW_ENDPOINTS, ALLOW_LOGS), Stack(cloud)
     api = stack.create(template(role, group))
     stack.update(template(role, group, answer="two"))
     assert api.post("/m", json={}).text == "one"
@@ -241,12 +241,12 @@ def test_an_update_takes_effect_through_a_new_deployment_only(cloud: Cloud, grou
 def test_an_access_log_needs_the_accounts_log_role(cloud: Cloud, group: str) -> None:
     reset = [{"op": "remove", "path": "/cloudwatchRoleArn"}]
     cloud.gateway.update_account(patchOperations=reset)
-    refusal = Stack(cloud).refusal(template(cloud.role(ALLOW_ENDPOINTS), group, account=False))
+    refusal = Stack(cloud).refusal(template(cloud.role(ALLOW_ENDPOINTS, ALLOW_LOGS), group, account=False))
     assert "CloudWatch Logs role ARN must be set in account settings to enable logging" in refusal
 
 
 def test_a_changed_document_changes_the_api_in_place(cloud: Cloud, group: str) -> None:
-    role, stack = cloud.role(ALLOW_ENDPOINTS), Stack(cloud)
+    role, stack = cloud.role(ALLOW_ENDPOINTS, ALLOW_LOGS), Stack(cloud)
     api = stack.create(template(role, group))
     root = api._resource("/")
     stack.update(template(role, group, path="/n/o", deployment="D2"))
@@ -258,7 +258,7 @@ def test_a_changed_document_changes_the_api_in_place(cloud: Cloud, group: str) -
 
 
 def test_a_document_that_is_refused_leaves_the_api_as_it_was(cloud: Cloud, group: str) -> None:
-    role, stack = cloud.role(ALLOW_ENDPOINTS), Stack(cloud)
+    role, stack = cloud.role(ALLOW_ENDPOINTS, ALLOW_LOGS), Stack(cloud)
     api = stack.create(template(role, group))
     broken = template(role, group, path="/n", deployment="D2")
     operation_of(broken)["x-unheard-of"] = True
@@ -328,13 +328,13 @@ def swagger(stack: Json) -> None:
 def test_a_document_is_refused_for_what_would_be_lost(
     cloud: Cloud, group: str, change: Callable[[Json], None], reason: str
 ) -> None:
-    stack = template(cloud.role(ALLOW_ENDPOINTS), group)
+    stack = template(cloud.role(ALLOW_ENDPOINTS, ALLOW_LOGS), group)
     change(stack)
     assert reason in Stack(cloud).refusal(stack)
 
 
 def test_an_api_in_parts_is_refused_by_type(cloud: Cloud, group: str) -> None:
-    stack = template(cloud.role(ALLOW_ENDPOINTS), group)
+    stack = template(cloud.role(ALLOW_ENDPOINTS, ALLOW_LOGS), group)
     stack["Resources"]["Method"] = {"Type": "AWS::ApiGateway::Method", "Properties": {}}
     with pytest.raises(ClientError, match="AWS::ApiGateway::Method"):
         Stack(cloud).create(stack)

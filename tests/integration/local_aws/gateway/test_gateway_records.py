@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.local_aws.gateway.client import Api, Cloud, function, mock, sagemaker
+from tests.integration.local_aws.gateway.client import ALLOW_LOGS, Api, Cloud, function, mock, sagemaker
 
 FORMAT = json.dumps(
     {
@@ -39,8 +39,16 @@ def handler(event, context):
 """
 
 
+def write_logs_as(cloud: Cloud, role: str) -> None:
+    """Make it the account's one role for API Gateway's logs."""
+    patch = {"op": "replace", "path": "/cloudwatchRoleArn", "value": role}
+    cloud.gateway.update_account(patchOperations=[patch])
+
+
 @pytest.fixture
 def group(cloud: Cloud) -> str:
+    """The name of a log group that the account's role may write to."""
+    write_logs_as(cloud, cloud.role(ALLOW_LOGS))
     name = f"/inference/{uuid.uuid4().hex[:8]}"
     cloud.client("logs").create_log_group(logGroupName=name)
     return name
@@ -85,6 +93,14 @@ def test_every_request_writes_one_line_with_its_outcome(cloud: Cloud, role: str,
     assert (unknown["status"], unknown["error.responseType"]) == ("403", "MISSING_AUTHENTICATION_TOKEN")
     assert (unknown["integration.latency"], unknown["authorizer.claims.client_id"]) == ("-", "-")
     assert 100 <= int(slow["integration.latency"]) <= int(slow["responseLatency"]) + 1
+
+
+def test_an_access_log_is_written_as_the_accounts_role(cloud: Cloud, group: str) -> None:
+    api = cloud.api(mock("/m", verb="POST"), **access_log(group))
+    for role, lines in ((cloud.role(), 0), (cloud.role(ALLOW_LOGS), 1)):
+        write_logs_as(cloud, role)
+        assert api.post("/m", json={}).status_code == 200
+        assert len(logged(api, group)) == lines
 
 
 def test_the_line_of_a_misconfigured_integration_says_why(cloud: Cloud, group: str) -> None:
