@@ -14,7 +14,6 @@ from typing import Any
 
 from ministack.core import responses
 from ministack.services import cloudwatch, eventbridge, lambda_svc, sqs
-from ministack.services.cloudformation import provisioners
 
 from local_aws.wire import Json
 
@@ -37,7 +36,6 @@ def install() -> None:
         known(target, event, rule, view)
 
     eventbridge._invoke_target = invoke_target
-    _keep_dead_letter_queues()
 
 
 def undelivered(target: Json, event: Json, rule: Json, code: str, message: str) -> None:
@@ -91,18 +89,3 @@ def _hurry_schedules(minute: float) -> None:
 
     eventbridge._parse_rate_seconds = parse_rate_seconds
     eventbridge._SCHEDULER_TICK_INTERVAL = min(TICK, minute)
-
-
-def _keep_dead_letter_queues() -> None:
-    """MiniStack's CloudFormation forgets a function's dead-letter queue, its API does not."""
-    handlers = provisioners._RESOURCE_HANDLERS["AWS::Lambda::Function"]
-    known = handlers["create"]
-
-    def create(logical_id: str, properties: Json, stack: str) -> Any:
-        made = known(logical_id, properties, stack)
-        if properties.get("DeadLetterConfig"):
-            config = lambda_svc._functions[made[0]]["config"]
-            config["DeadLetterConfig"] = properties["DeadLetterConfig"]
-        return made
-
-    handlers["create"] = create

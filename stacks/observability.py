@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
@@ -33,6 +34,15 @@ class ObservabilityStack(PlatformStack):
             topic_name=self.names.resource("alarms"),
             master_key=self.key("alarms"),
             enforce_ssl=True,
+        )
+        # A topic with a policy of its own, as `enforce_ssl` gives it, admits only whom the policy names.
+        topic.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid="CloudWatchAlarms",
+                principals=[self.account_principal("cloudwatch.amazonaws.com")],
+                actions=["sns:Publish"],
+                resources=[topic.topic_arn],
+            )
         )
         if environment.alarms.email:
             subscription = topic.add_subscription(subscriptions.EmailSubscription(environment.alarms.email))

@@ -6,18 +6,21 @@ AmazonCloudWatch/latest/monitoring/Notify_Users_Alarm_Changes.html.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ministack.core.responses import get_account_id
-from ministack.services import cloudwatch, eventbridge, kms, lambda_svc, sns
+from ministack.services import cloudwatch, eventbridge, kms, lambda_svc, sns, sqs
 
-from local_aws import audit, roles
+from local_aws import audit, events, roles
+from local_aws.authorization import Right
 from local_aws.enforcement import encryption
 from local_aws.wire import Json
 
 
 def install() -> None:
     _events_to_functions()
+    _events_to_queues()
     _alarms_to_topics()
 
 
@@ -40,10 +43,31 @@ def _events_to_functions() -> None:
         if found is not None and not _allowed(
             "events.amazonaws.com", found[0], "lambda:InvokeFunction", arn, context
         ):
+            events.undelivered(
+                target, event, rule, "NO_PERMISSIONS", f"The policy of {arn} refuses the rule."
+            )
             return None
         return invoke_target(target, event, rule, view)
 
     eventbridge._invoke_target = invoke
+
+
+def _events_to_queues() -> None:
+    """What EventBridge could not deliver reaches a dead-letter queue only if the queue and its key let it."""
+    undelivered = events.undelivered
+
+    def report(target: Json, event: Json, rule: Json, code: str, message: str) -> None:
+        queue = (target.get("DeadLetterConfig") or {}).get("Arn", "")
+        found = sqs.queue_policy_for_arn(queue)
+        service, context = "events.amazonaws.com", {"aws:SourceArn": rule.get("Arn", "")}
+        if found and not (
+            _allowed(service, found[0], "sqs:SendMessage", queue, context)
+            and _keys_allow(service, encryption.queue_rights(queue), context)
+        ):
+            return
+        undelivered(target, event, rule, code, message)
+
+    events.undelivered = report
 
 
 def _alarms_to_topics() -> None:
@@ -69,6 +93,10 @@ def _may_publish(action: str, context: Json) -> bool:
     service, policy = "cloudwatch.amazonaws.com", topic.get("attributes", {}).get("Policy")
     if policy and not _allowed(service, policy, "sns:Publish", action, context):
         return False
+    return _keys_allow(service, encryption.topic_rights(action), context)
+
+
+def _keys_allow(service: str, rights: Iterable[Right], context: Json) -> bool:
     return all(
         _allowed(
             service,
@@ -77,5 +105,5 @@ def _may_publish(action: str, context: Json) -> bool:
             right.resource,
             {**context, **right.context},
         )
-        for right in encryption.topic_rights(action)
+        for right in rights
     )

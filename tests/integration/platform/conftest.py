@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ class Platform:
     deployed: Deployed
     http: httpx.Client
     variables: dict[str, str]
+    deployed_at: float = 0.0  # seconds since the epoch
     _tokens: dict[str, str] = field(default_factory=dict)
 
     def token(self, client: str = "demo") -> str:
@@ -74,7 +76,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         assert up.returncode == 0, up.stdout + up.stderr
         deployed = find("local", home)
         with httpx.Client(verify=deployed.verify, timeout=60) as http:
-            yield Platform(home, deployed, http, variables)
+            yield Platform(home, deployed, http, variables, time.time())
     finally:
         subprocess.run(
             [*command, "down"], capture_output=True, text=True, cwd=ROOT, env=variables, check=True
