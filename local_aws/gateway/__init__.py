@@ -10,6 +10,7 @@ what happens to one request between them, in this order:
     access        whether the integration's role, or the function's policy, lets API Gateway call
     faults        the answers that API Gateway gives itself: gateway responses
     records       the access log and the metrics
+    openapi       an API from its OpenAPI document, all of it or nothing
     provisioning  what CloudFormation and the control plane must carry, and refuse, for the above
 """
 

@@ -1,0 +1,201 @@
+"""The catalog changes under load: a model comes, is renamed, moves to a GPU and back, and goes."""
+
+import contextlib
+import json
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import aws_cdk as cdk
+import httpx
+import pytest
+from onnx import TensorProto, helper
+
+import local_aws
+from app import ROOT, build
+from catalog.loader import load_platform
+from catalog.model import CpuModel, GpuModel, ModelSpec
+from inferctl import cdk as cdk_cli
+from tests.integration.platform.conftest import Platform
+from tests.unit.runtime import tiny
+
+WEIGHTS = "weights"
+DOUBLE = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[2],"data":[1,-2.5]}]}'
+SAMPLES = {
+    name: (ROOT / "models" / name / "sample.json").read_bytes() for name in ("file-type", "text-embedding")
+}
+
+
+def doubler(platform: Platform, name: str, target: str, folder: Path) -> ModelSpec:
+    """A model of one multiplication, whose artifact is already in S3."""
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "two"], ["y"])],
+        name,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None])],
+        [helper.make_tensor("two", TensorProto.FLOAT, [1], [2.0])],
+    )
+    artifact = tiny.artifact(folder / name, graph, [("x", "FP32", (-1,))], [("y", "FP32", (-1,))])
+    for file in (folder / name).iterdir():
+        platform.aws("s3").upload_file(str(file), WEIGHTS, f"{name}/{file.name}")
+    common: dict[str, Any] = {
+        "name": name,
+        "description": "Doubles numbers.",
+        "owner": "ml",
+        "version": "1.0.0",
+        "artifact": {"source": f"s3://{WEIGHTS}/{name}/", "sha256": artifact.manifest.sha256},
+    }
+    if target == "cpu":
+        return CpuModel.model_validate({**common, "target": "cpu"})
+    return GpuModel.model_validate({**common, "target": "gpu", "gpu": {"instance_type": "ml.g5.xlarge"}})
+
+
+def ask(platform: Platform, model: str) -> httpx.Response:
+    """A model's answer to its sample; a request that timed out is sent again, as clients do.
+
+    A machine with other things to do may need more than the 29 seconds of a request to start a function.
+    """
+    for _ in range(5):
+        answer = platform.infer(model, SAMPLES.get(model, DOUBLE))
+        if answer.status_code != 504:
+            break
+    return answer
+
+
+class Callers:
+    """Clients that call models all the time, and what went wrong."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self.answers: Counter[str] = Counter()
+        self.failures: list[str] = []
+
+    @contextlib.contextmanager
+    def calling(self, *models: str) -> Iterator[None]:
+        """Call these models until the block ends, and once more then."""
+        stop = threading.Event()
+        threads = [threading.Thread(target=self._call, args=(stop, model)) for model in models]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+
+    def _call(self, stop: threading.Event, model: str) -> None:
+        last = False
+        while not last:
+            last = stop.wait(0.05)
+            answer = ask(self._platform, model)
+            self.answers[model] += 1
+            if answer.status_code != 200:
+                self.failures.append(f"{model}: {answer.status_code} {answer.text}")
+
+
+class Catalog:
+    """Deploys one catalog after the other."""
+
+    def __init__(self, platform: Platform, folder: Path) -> None:
+        self._platform, self._folder = platform, folder
+        self._base = load_platform(ROOT, "local")
+        self._deployments = 0
+        self.added: tuple[ModelSpec, ...] = ()
+
+    def deploy(self, *models: ModelSpec) -> None:
+        """What `cdk deploy --all` does with the platform's models and these."""
+        context = json.loads((ROOT / "cdk.json").read_text())["context"]
+        # As the CDK command line asks for it, so that what has not changed is not deployed again.
+        context["aws:cdk:enable-path-metadata"] = context["aws:cdk:enable-asset-metadata"] = True
+        self._deployments += 1
+        self.added = models
+        self.assembly = self._folder / f"assembly-{self._deployments}"
+        app = cdk.App(outdir=str(self.assembly), context=context)
+        build(app, self._base.environment, [*self._base.models, *models])
+        app.synth()
+        state = local_aws.status(home=self._platform.home)
+        assert state is not None
+        done = subprocess.run(
+            cdk_cli.deploy(self.assembly, concurrency=4),
+            capture_output=True,
+            text=True,
+            cwd=self._folder,
+            env=cdk_cli.variables(local_aws.environment(state)),
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def prune(self) -> Sequence[str]:
+        done = self._platform.inferctl("--json", "prune", "--yes", "--assembly", str(self.assembly))
+        assert done.returncode == 0, done.stdout + done.stderr
+        deleted: list[str] = json.loads(done.stdout)["deleted"]
+        return deleted
+
+
+@pytest.fixture
+def catalog(platform: Platform, tmp_path: Path) -> Iterator[Catalog]:
+    platform.aws("s3").create_bucket(Bucket=WEIGHTS)
+    catalog = Catalog(platform, tmp_path)
+    yield catalog
+    if catalog.added:
+        # Something failed half-way: the next test finds the platform as it was.
+        catalog.deploy()
+        catalog.prune()
+
+
+def test_a_model_comes_is_renamed_moves_and_goes_without_a_failed_request(
+    platform: Platform, catalog: Catalog, tmp_path: Path
+) -> None:
+    def served() -> dict[str, str]:
+        listed = platform.call("GET", "/v2/models").json()["models"]
+        return {model["name"]: model["target"] for model in listed if model["name"] not in SAMPLES}
+
+    def status(model: str) -> int:
+        statuses = {
+            platform.infer(model, DOUBLE).status_code,
+            platform.call("GET", f"/v2/models/{model}").status_code,
+            platform.call("GET", f"/v2/models/{model}/ready").status_code,
+        }
+        assert len(statuses) == 1, (model, statuses)
+        return statuses.pop()
+
+    def doubled(model: str) -> list[float]:
+        answer = ask(platform, model)
+        assert answer.status_code == 200, answer.text
+        numbers: list[float] = answer.json()["outputs"][0]["data"]
+        return numbers
+
+    callers = Callers(platform)
+    first = doubler(platform, "first-name", "cpu", tmp_path / "1")
+    on_cpu = doubler(platform, "second-name", "cpu", tmp_path / "2")
+    on_gpu = doubler(platform, "second-name", "gpu", tmp_path / "3")
+
+    with callers.calling(*SAMPLES):
+        catalog.deploy(first)
+        assert (served(), doubled("first-name")) == ({"first-name": "cpu"}, [2, -5])
+
+        catalog.deploy(on_cpu)
+        assert (served(), doubled("second-name")) == ({"second-name": "cpu"}, [2, -5])
+        assert status("first-name") == 404
+        assert catalog.prune() == ["inference-local-model-first-name-cpu"]
+
+        with callers.calling("second-name"):
+            catalog.deploy(on_gpu)
+            assert (served(), doubled("second-name")) == ({"second-name": "gpu"}, [2, -5])
+            assert catalog.prune() == ["inference-local-model-second-name-cpu"]
+
+            catalog.deploy(on_cpu)
+            assert (served(), doubled("second-name")) == ({"second-name": "cpu"}, [2, -5])
+            assert catalog.prune() == ["inference-local-model-second-name-gpu"]
+            assert status("second-name") == 200
+
+        catalog.deploy()
+        assert served() == {}
+        assert status("second-name") == 404
+        assert catalog.prune() == ["inference-local-model-second-name-cpu"]
+
+    assert callers.failures == []
+    assert callers.answers.keys() == {*SAMPLES, "second-name"}
