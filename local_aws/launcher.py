@@ -33,6 +33,7 @@ from local_aws.state import (
 
 DEFAULT_PORT = 4566
 START_TIMEOUT = 60.0  # seconds until a starting server must answer
+ANSWER_TIMEOUT = 30.0  # seconds after which a server that runs is taken for dead: a busy one is not
 STOP_GRACE = 10.0  # seconds a stopping server has to end its own children before all are killed
 LOG_TAIL = 30  # lines of the server's log shown when it fails to start
 
@@ -212,7 +213,7 @@ def _answers(state: State) -> bool:
     try:
         context = ssl.create_default_context(cafile=state.ca_bundle)
         health = f"{state.endpoint}/_ministack/health"
-        with urllib.request.urlopen(health, timeout=5, context=context) as response:  # noqa: S310 - loopback
+        with urllib.request.urlopen(health, timeout=ANSWER_TIMEOUT, context=context) as response:  # noqa: S310 - loopback
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError, ValueError):
         return False
