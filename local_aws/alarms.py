@@ -40,6 +40,7 @@ logger = logging.getLogger("alarms")
 def install() -> None:
     """Evaluate alarms here, and accept those of metric math through CloudFormation and the API."""
     cloudwatch._evaluate_alarm = evaluate
+    _rank_percentiles()
     known_record, known_put = provisioners._cw_metric_alarm_record, cloudwatch._put_metric_alarm
 
     def record(name: str, properties: Json) -> Json:
@@ -164,18 +165,29 @@ def _series(
 
 
 def _statistic(name: str, points: list[Json]) -> float | None:
-    rank = _PERCENTILE_RANK.fullmatch(name)
-    if rank is None:
-        value: float | None = cloudwatch._stat_value(cloudwatch._calc_stats(points), name, points)
-        return value
-    samples = cloudwatch._percentile_samples(points)
-    if not samples:
-        return None
-    low, high = (float(bound) if bound else None for bound in rank.groups())
-    within = sum(
-        count for one, count in samples if (low is None or one > low) and (high is None or one <= high)
-    )
-    return float(100 * within / sum(count for _, count in samples))
+    value: float | None = cloudwatch._stat_value(cloudwatch._calc_stats(points), name, points)
+    return value
+
+
+def _rank_percentiles() -> None:
+    """Percentile ranks, such as `PR(:500)`, for alarms and for whoever asks for data: MiniStack has none."""
+    known = cloudwatch._stat_value
+
+    def stat_value(stats: Json, name: str, points: list[Json] | None = None) -> float | None:
+        rank = _PERCENTILE_RANK.fullmatch(name)
+        if rank is None:
+            value: float | None = known(stats, name, points)
+            return value
+        samples = cloudwatch._percentile_samples(points or [])
+        if not samples:
+            return None
+        low, high = (float(bound) if bound else None for bound in rank.groups())
+        within = sum(
+            count for one, count in samples if (low is None or one > low) and (high is None or one <= high)
+        )
+        return float(100 * within / sum(count for _, count in samples))
+
+    cloudwatch._stat_value = stat_value
 
 
 def _of_metric_math(alarm: Json, queries: list[Json]) -> Json:

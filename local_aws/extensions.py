@@ -13,7 +13,7 @@ from local_aws import (
     cloudformation,
     embedded_metrics,
     events,
-    function_logs,
+    function_telemetry,
     gateway,
     parameter_events,
     patches,
@@ -46,7 +46,7 @@ def install(home: Home) -> None:
     alarms.install()
     embedded_metrics.install()
     insights.install()
-    function_logs.install()
+    function_telemetry.install()
     events.install()
     gateway.install()
     xray.install()

@@ -89,8 +89,8 @@ class Cloud:
     def log(self) -> str:
         return self.log_file.read_text()
 
-    def function(self, source: str) -> str:
-        """A Python function with this source of `index.py`; its ARN."""
+    def function(self, source: str, **settings: Any) -> str:
+        """A Python function with this source of `index.py` and these settings; its ARN."""
         archive = io.BytesIO()
         with zipfile.ZipFile(archive, "w") as zipped:
             zipped.writestr("index.py", source)
@@ -101,6 +101,7 @@ class Cloud:
             Handler="index.handler",
             Role=role,
             Code={"ZipFile": archive.getvalue()},
+            **settings,
         )["FunctionArn"]
         return arn
 

@@ -1,4 +1,7 @@
-"""What Lambda itself writes into the log of a function whose LogFormat is JSON.
+"""What Lambda itself says of a function: metrics of every invocation, and its lines in JSON where wanted.
+
+MiniStack counts only what is invoked through Lambda's own API, not what API Gateway and others invoke.
+docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html
 
 MiniStack writes the lines of the text format, START, END and REPORT, for every function. AWS writes JSON for
 one that asks for it; that is where Logs Insights finds billed time and cold starts.
@@ -17,7 +20,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ministack.core import lambda_runtime
-from ministack.services import cloudwatch_logs, lambda_svc
+from ministack.services import cloudwatch, cloudwatch_logs, lambda_svc
 
 from local_aws.wire import Json
 
@@ -46,6 +49,7 @@ _init_ms: ContextVar[float | None] = ContextVar("init_ms", default=None)
 def install() -> None:
     _time_starts()
     _write_json()
+    _count_every_invocation()
 
 
 def _time_starts() -> None:
@@ -92,6 +96,36 @@ def _write_json() -> None:
         known_append(stream, events)
 
     lambda_svc._emit_lambda_logs, cloudwatch_logs._append_log_events = emit, append
+
+
+def _count_every_invocation() -> None:
+    known = lambda_svc._emit_lambda_logs
+
+    def emit(
+        function: Json, request_id: str, text: str, error: bool, duration_ms: int, **options: Any
+    ) -> None:
+        known(function, request_id, text, error, duration_ms, **options)
+        config = function.get("config") or function
+        in_flight = lambda_svc.executions_in_flight()[1].get(lambda_svc._inflight_key(config), 1)
+        # The time to start is not part of the duration.
+        duration = max(duration_ms - (_init_ms.get() or 0), 0)
+        for name, value, unit in (
+            ("Invocations", 1, "Count"),
+            ("Errors", int(error), "Count"),
+            ("Throttles", 0, "Count"),
+            ("Duration", duration, "Milliseconds"),
+            ("ConcurrentExecutions", in_flight, "Count"),
+        ):
+            cloudwatch.record_metric(
+                "AWS/Lambda", name, value, unit, {"FunctionName": config["FunctionName"]}
+            )
+
+    def throttled(name: str, duration_ms: float, error: bool, throttle: bool) -> None:
+        # Told twice of one that came through Lambda's API; a throttled call is no invocation.
+        if throttle and not duration_ms:
+            cloudwatch.record_metric("AWS/Lambda", "Throttles", 1, "Count", {"FunctionName": name})
+
+    lambda_svc._emit_lambda_logs, lambda_svc._emit_lambda_metrics = emit, throttled
 
 
 def _in_json(event: Json, invocation: _Invocation) -> str:
