@@ -21,6 +21,7 @@ from stacks.constructs import metrics
 from stacks.constructs.alarms import (
     MAX_CHILDREN,
     PAGE,
+    PLATFORM,
     CompositeAlarm,
     PlatformAlarm,
     any_of,
@@ -47,7 +48,7 @@ class HealthStack(PlatformStack):
             pages = [any_of([self._group(number, group)]) for number, group in enumerate(groups, 1)]
         CompositeAlarm(
             self,
-            "platform",
+            PLATFORM,
             any_of([*own, *pages]),
             description="The platform is not well: a model pages, the API fails, or work was lost.",
             runbook="platform",

@@ -13,7 +13,8 @@ from catalog.environment import Environment
 from catalog.model import ModelSpec
 from stacks.base import PlatformStack
 from stacks.constructs import metrics
-from stacks.constructs.alarms import PAGE, CompositeAlarm, PlatformAlarm, any_of, of_model
+from stacks.constructs.alarms import PAGE, TICKET, CompositeAlarm, PlatformAlarm, any_of, of_model
+from stacks.constructs.dashboards import add_model_dashboard
 from stacks.constructs.saved_queries import save_model_queries
 from stacks.constructs.slo import PAGES, TICKETS, burning
 
@@ -131,8 +132,10 @@ class ModelStack(PlatformStack):
         )
 
     def watch(self, causes: Sequence[PlatformAlarm]) -> None:
-        """The two alarms of this model that somebody hears of: its callers are hurt, or soon might be."""
-        CompositeAlarm(
+        """The two alarms of this model that somebody hears of, its callers are hurt or soon might be, and the
+        dashboard that shows why.
+        """
+        page = CompositeAlarm(
             self,
             of_model(self.spec, PAGE),
             burning(self, self.spec, PAGES),
@@ -140,11 +143,12 @@ class ModelStack(PlatformStack):
             "budget within days.",
             runbook=PAGE,
         )
-        CompositeAlarm(
+        ticket = CompositeAlarm(
             self,
-            of_model(self.spec, "ticket"),
+            of_model(self.spec, TICKET),
             any_of([burning(self, self.spec, TICKETS), *causes]),
             description=f"Ticket: model {self.spec.name} spends its error budget too fast, or something that "
             "it runs on is near its limit. Its children say which.",
-            runbook="ticket",
+            runbook=TICKET,
         )
+        add_model_dashboard(self, self.spec, [page, ticket, *causes])

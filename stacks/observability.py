@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import aws_cdk as cdk
-from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sns as sns
@@ -16,6 +14,7 @@ from stacks.base import PlatformStack
 from stacks.constructs import metrics
 from stacks.constructs.acknowledge import acknowledge
 from stacks.constructs.alarms import PlatformAlarm
+from stacks.constructs.dashboards import add_platform_dashboard
 from stacks.constructs.saved_queries import save_platform_queries
 from stacks.constructs.schedule import DEAD_LETTERS, DeadLetters
 
@@ -57,8 +56,7 @@ class ObservabilityStack(PlatformStack):
         access_logs = self.log_group("AccessLogs", self.names.log_group("api-access"))
         save_platform_queries(self)
 
-        api = self.names.prefix
-        errors = metrics.api("5XXError", api, environment.name, statistic="Sum")
+        errors = metrics.api("5XXError", self.names.prefix, environment.name, statistic="Sum")
         PlatformAlarm(
             self,
             API_ERRORS,
@@ -80,31 +78,7 @@ class ObservabilityStack(PlatformStack):
             notify=True,
         )
 
-        dashboard = cloudwatch.Dashboard(
-            self, "Dashboard", dashboard_name=self.names.prefix, default_interval=cdk.Duration.hours(3)
-        )
-        requests = metrics.api("Count", api, environment.name, statistic="Sum")
-        rejected = metrics.api("4XXError", api, environment.name, statistic="Sum")
-        latency = [
-            metrics.api("Latency", api, environment.name, statistic=quantile) for quantile in ("p50", "p99")
-        ]
-        dashboard.add_widgets(
-            cloudwatch.GraphWidget(title="API requests", left=[requests, rejected, errors], width=12),
-            cloudwatch.GraphWidget(title="API latency (ms)", left=latency, width=12),
-        )
-        for model in models:
-            health = metrics.model(model, self.names)
-            dashboard.add_widgets(
-                cloudwatch.TextWidget(markdown=f"## {model.name}\n{model.description}", width=24, height=2),
-                cloudwatch.GraphWidget(
-                    title="Invocations and errors",
-                    left=[health.invocations, *health.errors.values()],
-                    width=12,
-                ),
-                cloudwatch.GraphWidget(
-                    title=f"Latency ({health.latency_unit})", left=health.latency, width=12
-                ),
-            )
+        add_platform_dashboard(self, models, [API_ERRORS, THROTTLED, DEAD_LETTERS])
 
     def _watch_throttling(self, access_logs: logs.LogGroup) -> None:
         """API Gateway counts a 429 among all 4XX: only the access log tells them apart."""
@@ -114,18 +88,13 @@ class ObservabilityStack(PlatformStack):
             log_group=access_logs,
             filter_pattern=logs.FilterPattern.string_value("$.status", "=", "429"),
             metric_namespace=self.names.metrics_namespace,
-            metric_name="Throttled",
+            metric_name=metrics.THROTTLED,
             metric_value="1",
         )
         PlatformAlarm(
             self,
             THROTTLED,
-            cloudwatch.Metric(
-                namespace=self.names.metrics_namespace,
-                metric_name="Throttled",
-                statistic="Sum",
-                period=cdk.Duration.minutes(5),
-            ),
+            metrics.throttled(self.names),
             description="Ticket: the API refused a hundred requests in five minutes: too many came.",
             runbook=THROTTLED,
             threshold=100,

@@ -20,6 +20,12 @@ TOPIC = "alarms"
 PAGE = "page"
 """The alarm of a model that stands for it in the platform's."""
 
+TICKET = "ticket"
+"""The alarm of a model that can wait until morning."""
+
+PLATFORM = "platform"
+"""The one alarm of the whole platform."""
+
 MAX_CHILDREN = 100
 """Alarms that one composite may name; docs: PutCompositeAlarm."""
 

@@ -10,6 +10,9 @@ from catalog.names import Names
 
 PERIOD = cdk.Duration.minutes(1)
 
+THROTTLED = "Throttled"
+"""What the access log's metric filter counts answers of 429 as."""
+
 VARIANT = "AllTraffic"
 """The one production variant of every endpoint: blue/green deployment requires its name to stay."""
 
@@ -52,6 +55,16 @@ def route(
         },
         statistic=statistic,
         period=period,
+    )
+
+
+def throttled(names: Names) -> cloudwatch.Metric:
+    """Requests answered 429, counted in the access log: API Gateway counts them among all 4XX."""
+    return cloudwatch.Metric(
+        namespace=names.metrics_namespace,
+        metric_name=THROTTLED,
+        statistic="Sum",
+        period=cdk.Duration.minutes(5),
     )
 
 
@@ -171,23 +184,28 @@ def instances(spec: GpuModel, names: Names, name: str) -> cloudwatch.Metric:
     )
 
 
-def at_full_scale(spec: GpuModel, names: Names) -> cloudwatch.MathExpression:
-    """1 while all instances that scaling allows run and each is asked more than scaling aims for.
+def running_instances(spec: GpuModel, names: Names) -> cloudwatch.Metric:
+    """Instances of an endpoint: each reports its CPU once a minute; SageMaker publishes no other count."""
+    return instances(spec, names, "CPUUtilization").with_(statistic="SampleCount")
 
-    SageMaker publishes no count of instances: each reports its CPU once a minute, and those are counted.
-    """
-    running = instances(spec, names, "CPUUtilization").with_(statistic="SampleCount")
-    asked = cloudwatch.Metric(
+
+def in_flight(spec: GpuModel, names: Names) -> cloudwatch.Metric:
+    """Requests that an endpoint has at once, waiting ones included."""
+    return cloudwatch.Metric(
         namespace="AWS/SageMaker",
         metric_name="ConcurrentRequestsPerModel",
         dimensions_map=_variant(spec, names),
         statistic="Maximum",
         period=PERIOD,
     )
+
+
+def at_full_scale(spec: GpuModel, names: Names) -> cloudwatch.MathExpression:
+    """1 while all instances that scaling allows run and each is asked more than scaling aims for."""
     limits = spec.scaling
     return cloudwatch.MathExpression(
         expression=f"IF(running >= {limits.max} AND asked > {limits.target_concurrency}, 1, 0)",
-        using_metrics={"running": running, "asked": asked},
+        using_metrics={"running": running_instances(spec, names), "asked": in_flight(spec, names)},
         period=PERIOD,
         label="At full scale",
     )

@@ -124,8 +124,9 @@ filter ispresent(request_id)
     SavedQuery(
         "errors",
         "What the model's own log says went wrong",
+        # A container that still loads answers its health check 503: that is no failure.
         """
-filter level in ["ERROR", "CRITICAL"] or (ispresent(model) and status >= 500)
+filter level in ["ERROR", "CRITICAL"] or (ispresent(model) and status >= 500 and path != "/ping")
 | fields @timestamp, request_id, version, message, reason, status, exception
 | sort @timestamp desc
 | limit 100

@@ -45,6 +45,7 @@ def answered(request_id: str, version: str = "1.0.0", **values: Any) -> dict[str
         "latency_ms": 12.5,
         "bytes_in": 1000,
         "bytes_out": 100,
+        "path": "/invocations",
     }
     return line | values
 
@@ -174,7 +175,8 @@ def test_cost_by_client_of_a_model(dev: Assembly, model: str) -> None:
 @pytest.mark.parametrize("model", [CPU, GPU])
 def test_errors_of_a_model(dev: Assembly, model: str) -> None:
     failure = {"level": "ERROR", "message": "model not loaded", "model": CPU, "reason": "no manifest.json"}
-    lines = [access("1", status=503), answered("1", status=503), answered("2"), failure]
+    loading = answered("0", status=503, path="/ping")
+    lines = [loading, access("1", status=503), answered("1", status=503), answered("2"), failure]
     rows = ask(dev, f"{model}/errors", *lines)
     assert [(row["message"], row.get("reason"), row.get("request_id")) for row in rows] == [
         ("model not loaded", "no manifest.json", None),
