@@ -107,7 +107,7 @@ class HealthStack(PlatformStack):
         return PlatformAlarm(
             self,
             PROBE_FAILURES,
-            metrics.probe_failures(self.names, every),
+            metrics.probe("Failures", self.names, every),
             description="Page: the synthetic client was not served, or has not run, three times in a row.",
             runbook=PROBE_FAILURES,
             threshold=1,

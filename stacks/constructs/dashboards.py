@@ -123,12 +123,14 @@ def add_platform_dashboard(
     operations = [
         _graph("Dead letters", [_labelled(metrics.waiting(names.resource(DEAD_LETTERS)), "messages")])
     ]
-    if stack.environment_config.probe is not None:
+    probe = stack.environment_config.probe
+    if probe is not None:
+        every = cdk.Duration.minutes(probe.minutes)
         operations.append(
             _graph(
                 "Probe",
-                [_labelled(metrics.probe("Failures", names), "failures")],
-                right=[_labelled(metrics.probe("LatencyMs", names), "slowest (ms)")],
+                [_labelled(metrics.probe("Failures", names, every), "failures")],
+                right=[_labelled(metrics.probe("LatencyMs", names, every), "slowest (ms)")],
             )
         )
     dashboard.add_widgets(*operations, *_usage(stack, api("Count", "Sum")))

@@ -79,11 +79,11 @@ def waiting(queue_name: str) -> cloudwatch.Metric:
     )
 
 
-def probe_failures(names: Names, period: cdk.Duration) -> cloudwatch.Metric:
-    """How many steps of a run of the probe failed, of the worst run of a period."""
+def probe(name: str, names: Names, period: cdk.Duration) -> cloudwatch.Metric:
+    """The probe's `Failures`, the steps of a run that failed, or `LatencyMs`: of the worst in a period."""
     return cloudwatch.Metric(
         namespace=names.metrics_namespace,
-        metric_name="ProbeFailures",
+        metric_name=f"Probe{name}",
         statistic="Maximum",
         period=period,
     )
