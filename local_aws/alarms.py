@@ -9,6 +9,7 @@ docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-evaluation.html
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import re
 import time
@@ -141,15 +142,16 @@ def _data_points(alarm: Json, now: float) -> list[float | None]:
         for query in queries
         if query.get("MetricStat")
     }
-    values = [{name: points[index] for name, points in series.items()} for index in range(periods)]
-    result = ""
-    for query, expression in _expressions(queries):
-        for one in values:
-            one[query["Id"]] = expression(one)
-    for query in queries:
-        if query.get("ReturnData", True) not in (False, "false"):
-            result = query["Id"]
-    return [one[result] for one in values]
+    result = next(query["Id"] for query in queries if query.get("ReturnData", True) not in (False, "false"))
+    expressions = _expressions(queries)
+    # Most of an hour's minutes are alike, empty above all: each kind of minute is computed once.
+    known: dict[tuple[float | None, ...], float | None] = {}
+    for row in set(zip(*series.values(), strict=True)):
+        values: dict[str, float | None] = dict(zip(series, row, strict=True))
+        for query, expression in expressions:
+            values[query["Id"]] = expression(values)
+        known[row] = values[result]
+    return [known[row] for row in zip(*series.values(), strict=True)]
 
 
 def _series(
@@ -223,7 +225,7 @@ def _expressions(queries: list[Json]) -> list[tuple[Json, Expression]]:
     while waiting:
         for query in waiting:
             try:
-                expression = Expression(query["Expression"], known)
+                expression = _parsed(query["Expression"], tuple(known))
             except UnsupportedExpression:
                 continue
             ordered.append((query, expression))
@@ -234,6 +236,11 @@ def _expressions(queries: list[Json]) -> list[tuple[Json, Expression]]:
             # None can be evaluated with what is known: say why of the first.
             Expression(waiting[0]["Expression"], known)
     return ordered
+
+
+@functools.cache
+def _parsed(text: str, ids: tuple[str, ...]) -> Expression:
+    return Expression(text, ids)
 
 
 def _check_comparison(comparison: str) -> None:
