@@ -99,16 +99,14 @@ def _write_json() -> None:
 
 
 def _count_every_invocation() -> None:
-    known = lambda_svc._emit_lambda_logs
+    known = lambda_svc._execute_function_dispatch
 
-    def emit(
-        function: Json, request_id: str, text: str, error: bool, duration_ms: int, **options: Any
-    ) -> None:
-        known(function, request_id, text, error, duration_ms, **options)
-        config = function.get("config") or function
+    def dispatch(function: Json, config: Json, event: Any, request_id: str, started: float) -> Any:
         in_flight = lambda_svc.executions_in_flight()[1].get(lambda_svc._inflight_key(config), 1)
+        result = known(function, config, event, request_id, started)
+        error = isinstance(result, dict) and bool(result.get("error"))
         # The time to start is not part of the duration.
-        duration = max(duration_ms - (_init_ms.get() or 0), 0)
+        duration = max((time.time() - started) * 1000 - (_init_ms.get() or 0), 0)
         for name, value, unit in (
             ("Invocations", 1, "Count"),
             ("Errors", int(error), "Count"),
@@ -119,13 +117,14 @@ def _count_every_invocation() -> None:
             cloudwatch.record_metric(
                 "AWS/Lambda", name, value, unit, {"FunctionName": config["FunctionName"]}
             )
+        return result
 
     def throttled(name: str, duration_ms: float, error: bool, throttle: bool) -> None:
         # Told twice of one that came through Lambda's API; a throttled call is no invocation.
         if throttle and not duration_ms:
             cloudwatch.record_metric("AWS/Lambda", "Throttles", 1, "Count", {"FunctionName": name})
 
-    lambda_svc._emit_lambda_logs, lambda_svc._emit_lambda_metrics = emit, throttled
+    lambda_svc._execute_function_dispatch, lambda_svc._emit_lambda_metrics = dispatch, throttled
 
 
 def _in_json(event: Json, invocation: _Invocation) -> str:

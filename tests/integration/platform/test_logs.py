@@ -114,3 +114,20 @@ def test_the_saved_queries_are_listed(platform: Platform) -> None:
     assert done.returncode == 0, done.stderr
     for name in ("slowest-requests", "file-type/cold-starts", "text-embedding/one-request"):
         assert name in done.stdout
+
+
+def test_the_trace_of_a_function_is_found_by_the_requests_id(
+    platform: Platform, request_ids: dict[str, str]
+) -> None:
+    now = time.time()
+    found = platform.aws("xray").get_trace_summaries(StartTime=now - 3600, EndTime=now)["TraceSummaries"]
+    texts = [
+        {name: values[0]["AnnotationValue"]["StringValue"] for name, values in trace["Annotations"].items()}
+        for trace in found
+    ]
+    [trace] = [each for each in texts if each.get("request_id") == request_ids["file-type"]]
+    assert trace == {
+        "model": "file-type",
+        "version": "1.0.0",
+        "request_id": request_ids["file-type"],
+    }

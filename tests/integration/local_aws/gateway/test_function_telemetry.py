@@ -18,6 +18,13 @@ def handler(event, context):
 def invoked(cloud: Cloud, **settings: Any) -> str:
     """The name of a function that API Gateway invoked twice, once in vain, and Lambda's own API once."""
     arn = cloud.function(HANDLER, **settings)
+    iam, own_role = cloud.client("iam"), cloud.client("lambda").get_function_configuration(FunctionName=arn)
+    rights = {"Effect": "Allow", "Action": "logs:*", "Resource": "*"}
+    iam.put_role_policy(
+        RoleName=own_role["Role"].rpartition("/")[2],
+        PolicyName="logs",
+        PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [rights]}),
+    )
     role = cloud.role({"Effect": "Allow", "Action": "lambda:InvokeFunction", "Resource": arn})
     api = cloud.api(function("/m", arn, role), function("/m", arn, role, verb="DELETE"))
     assert api.post("/m").status_code == 200
