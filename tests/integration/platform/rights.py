@@ -161,10 +161,14 @@ class FunctionCopy(Copy):
         )
 
     def _environment(self) -> dict[str, Any]:
-        # Every start downloads anew, as it does in Lambda.
-        cache = {"ARTIFACT_CACHE": str(self.cache / uuid.uuid4().hex)}
+        own = {
+            # Every start downloads anew, as it does in Lambda.
+            "ARTIFACT_CACHE": str(self.cache / uuid.uuid4().hex),
+            # What fails here must ring no alarm of the platform's.
+            "POWERTOOLS_METRICS_NAMESPACE": self.name,
+        }
         variables = json.dumps(self.config["Environment"]["Variables"]).replace(self.original, self.name)
-        return {"Variables": {**json.loads(variables), **cache}}
+        return {"Variables": {**json.loads(variables), **own}}
 
     def restart(self) -> str | None:
         """Attach the function to its network again, and start it afresh; why Lambda refuses, or None."""
