@@ -150,7 +150,12 @@ def test_a_model_comes_is_renamed_moves_and_goes_without_a_failed_request(
     platform: Platform, catalog: Catalog, tmp_path: Path
 ) -> None:
     def served() -> dict[str, str]:
-        listed = platform.call("GET", "/v2/models").json()["models"]
+        # Each deployment changes the catalog function, which may start as slowly as any other.
+        for _ in range(5):
+            answer = platform.call("GET", "/v2/models")
+            if answer.status_code == 200:
+                break
+        listed = answer.json()["models"]
         return {model["name"]: model["target"] for model in listed if model["name"] not in SAMPLES}
 
     def status(model: str) -> int:
