@@ -29,7 +29,7 @@ def callers_and_api(app: cdk.App, environment: Environment, models: Sequence[Mod
 def variant(folder: Path, config: dict[str, Any], **models: dict[str, Any]) -> Assembly:
     """Both stacks of `dev` with other sections: of its configuration, and of models by their names."""
     found = load_platform(ROOT, "dev")
-    environment = found.environment.model_dump(mode="json", exclude_unset=True) | config
+    environment = found.environment.model_dump(mode="json", exclude_unset=True) | {"probe": None} | config
     changed = tuple(
         type(spec).model_validate(spec.model_dump(mode="json") | models.get(spec.name, {}))
         for spec in found.models
@@ -121,7 +121,9 @@ class TestSecrets:
     def test_every_client_has_one_that_only_its_key_opens(self, assembly: Assembly) -> None:
         found = list(assembly.resources("AWS::SecretsManager::Secret"))
         prefix = f"inference/{assembly.environment}/clients"
-        assert {s.properties["Name"] for s in found} == {f"{prefix}/demo", f"{prefix}/operator"}
+        assert {s.properties["Name"] for s in found} == {
+            f"{prefix}/{name}" for name in ("demo", "operator", "probe")
+        }
         for secret in found:
             assert "keyssecrets" in secret.properties["KmsKeyId"]["Ref"]
 

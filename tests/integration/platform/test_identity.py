@@ -46,6 +46,8 @@ class Variation:
         document = found.environment.model_dump(mode="json", exclude_unset=True)
         document["clients"] += clients
         document["api"] |= api or {}
+        if api:
+            document["probe"] = None  # nothing outside reaches a private address, so both are refused
         environment = Environment.model_validate(document)
         models = [
             type(spec).model_validate(
