@@ -43,7 +43,8 @@ def test_the_probe_is_served_as_a_client_and_rings_when_it_is_not(platform: Plat
     assert run_probe(platform) == {"failures": 0}, steps(platform)
     # Log lines arrive a little after the answer.
     until(lambda: steps(platform) == dict.fromkeys(("token", "ready", "file-type", "text-embedding"), ""))
-    until(lambda: not rings(platform, "probe-failures") and not rings(platform, "platform"))
+    # The platform's alarm may ring for what other tests have broken; the probe's rings for the probe alone.
+    until(lambda: not rings(platform, "probe-failures"))
 
     with without_right_to_call(platform, "InvokeCpuModels"):
         assert run_probe(platform) == {"failures": 1}
