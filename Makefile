@@ -103,5 +103,9 @@ lint: setup ## Formatting, lint and types
 test: setup checkov ## Run every test
 	@$(BIN)/pytest -n logical --dist loadscope --no-loadscope-reorder
 
+.PHONY: test-transitions
+test-transitions: setup ## Deploy one catalog over another while clients call (minutes; not part of `make test` yet)
+	@$(BIN)/pytest -m transitions tests/integration/platform/test_transitions.py
+
 .PHONY: check
 check: lint test ## What CI runs

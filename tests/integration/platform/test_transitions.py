@@ -146,6 +146,7 @@ def catalog(platform: Platform, tmp_path: Path) -> Iterator[Catalog]:
         catalog.prune()
 
 
+@pytest.mark.transitions
 def test_a_model_comes_is_renamed_moves_and_goes_without_a_failed_request(
     platform: Platform, catalog: Catalog, tmp_path: Path
 ) -> None:
