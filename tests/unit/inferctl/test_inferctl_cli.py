@@ -59,7 +59,9 @@ class TestToken:
     def test_an_unknown_client_is_told_which_there_are(self, dev: Api) -> None:
         result = dev_run("token", "--client", "nobody")
         assert result.exit_code == 1
-        assert "There is no client 'nobody' in config/dev.yaml; it has demo, operator, probe." in result.stderr
+        assert (
+            "There is no client 'nobody' in config/dev.yaml; it has demo, operator, probe." in result.stderr
+        )
 
     def test_a_refused_client_exits_4(self, dev: Api) -> None:
         dev.answers["/oauth2/token"] = [(400, {"error": "invalid_client"}, {})]
