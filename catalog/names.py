@@ -70,6 +70,13 @@ class Names:
         return "/".join(part for part in (self.prefix, model, name) if part)
 
 
+def on_target(model: str, target: str) -> str:
+    """What a model's stack is called, and what the names in it begin with: it holds the target, because a
+    model that moves has both stacks for a while (docs/decisions/0011).
+    """
+    return f"model-{model}-{target}"
+
+
 ALIAS = "live"
 """The alias of a CPU model's function that the API invokes."""
 

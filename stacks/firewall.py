@@ -3,7 +3,6 @@
 It never refuses an inference for its body (docs/decisions/0013-firewall-and-payloads.md).
 """
 
-import json
 from typing import Any
 
 from aws_cdk import aws_wafv2 as waf
@@ -11,7 +10,7 @@ from constructs import Construct
 
 from catalog.environment import Environment
 from stacks.base import PlatformStack
-from stacks.constructs.problems import THROTTLED, TYPE_PREFIX
+from stacks.constructs.problems import THROTTLED
 
 Statement = dict[str, Any]
 """A part of a rule, as `CfnWebACL` takes it: inside mappings the names of properties are in camel case."""
@@ -65,8 +64,9 @@ class FirewallStack(PlatformStack):
                 *(_managed(group, names) for group, (_, names) in BODY_RULES.items()),
                 _bodies_outside_inference(),
             ),
+            # As close to a problem as WAF comes: it knows neither its media type nor the request's id.
             custom_response_bodies={
-                THROTTLED.slug: {"contentType": "APPLICATION_JSON", "content": _throttled()}
+                THROTTLED.slug: {"contentType": "APPLICATION_JSON", "content": THROTTLED.document()}
             },
             association_config={
                 "requestBody": {
@@ -164,16 +164,3 @@ def _in_order(*rules: Statement) -> list[Statement]:
 
 def _visibility(metric: str) -> Statement:
     return {"cloudWatchMetricsEnabled": True, "metricName": metric, "sampledRequestsEnabled": True}
-
-
-def _throttled() -> str:
-    """As close to a problem document as WAF comes: it knows neither its media type nor the request's id."""
-    return json.dumps(
-        {
-            "type": TYPE_PREFIX + THROTTLED.slug,
-            "title": THROTTLED.title,
-            "status": THROTTLED.status,
-            "detail": THROTTLED.detail,
-        },
-        separators=(",", ":"),
-    )

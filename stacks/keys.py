@@ -1,5 +1,7 @@
 """KMS keys, one per purpose, so that reading models, data, logs or the audit trail are separate rights."""
 
+from collections.abc import Mapping
+
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from constructs import Construct
@@ -26,65 +28,35 @@ class KeysStack(PlatformStack):
 
         # Services that encrypt on their own behalf are named in the key's policy; everyone else needs an
         # IAM grant.
-        keys["logs"].add_to_resource_policy(
-            iam.PolicyStatement(
-                sid="CloudWatchLogs",
-                principals=[iam.ServicePrincipal(f"logs.{self.region}.amazonaws.com")],
-                actions=[
-                    "kms:Encrypt",
-                    "kms:Decrypt",
-                    "kms:ReEncrypt*",
-                    "kms:GenerateDataKey*",
-                    "kms:DescribeKey",
-                ],
-                resources=["*"],
-                conditions={
-                    "ArnLike": {
-                        "kms:EncryptionContext:aws:logs:arn": self.regional_arn("logs", "log-group:*")
-                    }
-                },
-            )
+        _let(
+            keys["logs"],
+            "CloudWatchLogs",
+            iam.ServicePrincipal(f"logs.{self.region}.amazonaws.com"),
+            "kms:Encrypt",
+            "kms:Decrypt",
+            "kms:ReEncrypt*",
+            "kms:GenerateDataKey*",
+            "kms:DescribeKey",
+            conditions={
+                "ArnLike": {"kms:EncryptionContext:aws:logs:arn": self.regional_arn("logs", "log-group:*")}
+            },
         )
-        keys["audit"].add_to_resource_policy(
-            iam.PolicyStatement(
-                sid="CloudTrail",
-                principals=[iam.ServicePrincipal("cloudtrail.amazonaws.com")],
-                actions=["kms:GenerateDataKey*", "kms:DescribeKey"],
-                resources=["*"],
-                conditions={
-                    "StringEquals": {
-                        "aws:SourceArn": self.regional_arn(
-                            "cloudtrail", f"trail/{self.names.resource('audit')}"
-                        )
-                    }
-                },
-            )
+        trail = self.regional_arn("cloudtrail", f"trail/{self.names.resource('audit')}")
+        _let(
+            keys["audit"],
+            "CloudTrail",
+            iam.ServicePrincipal("cloudtrail.amazonaws.com"),
+            "kms:GenerateDataKey*",
+            "kms:DescribeKey",
+            conditions={"StringEquals": {"aws:SourceArn": trail}},
         )
-        keys["alarms"].add_to_resource_policy(
-            iam.PolicyStatement(
-                sid="CloudWatchAlarms",
-                principals=[self.account_principal("cloudwatch.amazonaws.com")],
-                actions=["kms:Decrypt", "kms:GenerateDataKey*"],
-                resources=["*"],
-            )
-        )
-        keys["alarms"].add_to_resource_policy(
-            iam.PolicyStatement(
-                sid="UndeliveredEvents",
-                principals=[self.account_principal("events.amazonaws.com")],
-                actions=["kms:Decrypt", "kms:GenerateDataKey"],
-                resources=["*"],
-            )
-        )
+        alarms = self.account_principal("cloudwatch.amazonaws.com")
+        _let(keys["alarms"], "CloudWatchAlarms", alarms, "kms:Decrypt", "kms:GenerateDataKey*")
+        events = self.account_principal("events.amazonaws.com")
+        _let(keys["alarms"], "UndeliveredEvents", events, "kms:Decrypt", "kms:GenerateDataKey")
         if environment.audit.config_rules:
-            keys["audit"].add_to_resource_policy(
-                iam.PolicyStatement(
-                    sid="Config",
-                    principals=[self.account_principal("config.amazonaws.com")],
-                    actions=["kms:Decrypt", "kms:GenerateDataKey"],
-                    resources=["*"],
-                )
-            )
+            config = self.account_principal("config.amazonaws.com")
+            _let(keys["audit"], "Config", config, "kms:Decrypt", "kms:GenerateDataKey")
 
     def _key(self, purpose: str, what: str) -> kms.Key:
         return kms.Key(
@@ -95,3 +67,18 @@ class KeysStack(PlatformStack):
             enable_key_rotation=True,
             removal_policy=self.removal_policy,
         )
+
+
+def _let(
+    key: kms.Key,
+    sid: str,
+    service: iam.IPrincipal,
+    *actions: str,
+    conditions: Mapping[str, object] | None = None,
+) -> None:
+    """Let a service use the key on its own behalf."""
+    key.add_to_resource_policy(
+        iam.PolicyStatement(
+            sid=sid, principals=[service], actions=list(actions), resources=["*"], conditions=conditions
+        )
+    )

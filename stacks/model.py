@@ -11,6 +11,7 @@ from constructs import Construct
 
 from catalog.environment import Environment
 from catalog.model import ModelSpec
+from catalog.names import on_target
 from stacks.base import PlatformStack
 from stacks.constructs import metrics
 from stacks.constructs.alarms import PAGE, TICKET, CompositeAlarm, PlatformAlarm, any_of, of_model
@@ -33,7 +34,7 @@ class ModelStack(PlatformStack):
     def __init__(self, scope: Construct, environment: Environment, spec: ModelSpec) -> None:
         super().__init__(
             scope,
-            f"model-{spec.name}-{spec.target}",
+            on_target(spec.name, spec.target),
             environment,
             description=f"Model {spec.name}: {spec.description}",
         )

@@ -12,6 +12,7 @@ from aws_cdk import aws_cloudwatch_actions as actions
 from aws_cdk import aws_sns as sns
 
 from catalog.model import ModelSpec
+from catalog.names import on_target
 from stacks.base import PlatformStack
 from stacks.constructs.acknowledge import acknowledge
 
@@ -101,8 +102,8 @@ class CompositeAlarm(cloudwatch.CompositeAlarm):
 
 
 def of_model(spec: ModelSpec, kind: str) -> str:
-    """The name of a model's alarm. Like its stack's it holds the target: a model that moves has both."""
-    return f"model-{spec.name}-{spec.target}-{kind}"
+    """The name of a model's alarm."""
+    return f"{on_target(spec.name, spec.target)}-{kind}"
 
 
 def both(first: cloudwatch.IAlarm, second: cloudwatch.IAlarm) -> str:

@@ -12,6 +12,7 @@ from aws_cdk import aws_cloudwatch as cloudwatch
 
 from catalog.instances import gpus
 from catalog.model import CpuModel, GpuModel, ModelSpec
+from catalog.names import on_target
 from stacks.base import PlatformStack
 from stacks.constructs import metrics
 from stacks.constructs.alarms import PAGE, PLATFORM, TICKET, of_model
@@ -188,7 +189,7 @@ def _about_platform(stack: PlatformStack, models: Sequence[ModelSpec]) -> cloudw
 
 
 def _stack_of(stack: PlatformStack, model: ModelSpec) -> str:
-    return stack.names.resource(f"model-{model.name}-{model.target}")
+    return stack.names.resource(on_target(model.name, model.target))
 
 
 def _runbooks(stack: PlatformStack) -> str:

@@ -191,13 +191,7 @@ def running_instances(spec: GpuModel, names: Names) -> cloudwatch.Metric:
 
 def in_flight(spec: GpuModel, names: Names) -> cloudwatch.Metric:
     """Requests that an endpoint has at once, waiting ones included."""
-    return cloudwatch.Metric(
-        namespace="AWS/SageMaker",
-        metric_name="ConcurrentRequestsPerModel",
-        dimensions_map=_variant(spec, names),
-        statistic="Maximum",
-        period=PERIOD,
-    )
+    return _served("ConcurrentRequestsPerModel", "Maximum", PERIOD, spec, names)
 
 
 def at_full_scale(spec: GpuModel, names: Names) -> cloudwatch.MathExpression:
@@ -220,16 +214,23 @@ def unserved(spec: GpuModel, names: Names) -> cloudwatch.MathExpression:
         expression="failed - FILL(models, 0)",
         using_metrics={
             "failed": route("5XXError", names, spec, statistic="Sum", period=period),
-            "models": cloudwatch.Metric(
-                namespace="AWS/SageMaker",
-                metric_name="Invocation5XXErrors",
-                dimensions_map=_variant(spec, names),
-                statistic="Sum",
-                period=period,
-            ),
+            "models": _served("Invocation5XXErrors", "Sum", period, spec, names),
         },
         period=period,
         label="Failed before the model",
+    )
+
+
+def _served(
+    name: str, statistic: str, period: cdk.Duration, spec: ModelSpec, names: Names
+) -> cloudwatch.Metric:
+    """What SageMaker says of the requests to an endpoint."""
+    return cloudwatch.Metric(
+        namespace="AWS/SageMaker",
+        metric_name=name,
+        dimensions_map=_variant(spec, names),
+        statistic=statistic,
+        period=period,
     )
 
 

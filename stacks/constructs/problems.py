@@ -19,18 +19,19 @@ class Problem:
     title: str
     detail: str
 
-    def document(self) -> str:
+    def document(self, **more: str) -> str:
+        """The document, with `more` members at its end."""
+        members = {
+            "type": TYPE_PREFIX + self.slug,
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+        }
+        return json.dumps(members | more, separators=(",", ":"))
+
+    def template(self) -> str:
         """The document as an API Gateway template: `$context.requestId` is filled in per request."""
-        return json.dumps(
-            {
-                "type": TYPE_PREFIX + self.slug,
-                "title": self.title,
-                "status": self.status,
-                "detail": self.detail,
-                "request_id": "$context.requestId",
-            },
-            separators=(",", ":"),
-        )
+        return self.document(request_id="$context.requestId")
 
 
 BAD_REQUEST = Problem(
@@ -108,7 +109,7 @@ def gateway_responses() -> dict[str, dict[str, object]]:
                 "gatewayresponse.header.Content-Type": f"'{MEDIA_TYPE}'",
                 "gatewayresponse.header.X-Request-Id": "context.requestId",
             },
-            "responseTemplates": {"application/json": problem.document()},
+            "responseTemplates": {"application/json": problem.template()},
         }
         for response_type, problem in GATEWAY_RESPONSES.items()
     }
