@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from catalog.section import Items, Section, refusal, refuse
+from catalog.section import Items, Section, each_once, refusal, refuse
 
 # What CloudWatch Logs accepts, PutRetentionPolicy.
 LogDays = Literal[
@@ -193,17 +193,13 @@ class Audit(Section):
         ),
     ] = False
 
+    @field_validator("data_events", "inspector")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return each_once(value)
+
     @model_validator(mode="after")
     def _consistent(self) -> "Audit":
-        for name in ("data_events", "inspector"):
-            items = getattr(self, name)
-            refuse(
-                *(
-                    refusal(item, "is listed twice", name, i)
-                    for i, item in enumerate(items)
-                    if item in items[:i]
-                )
-            )
         if self.config_rules and not self.trail:
             refuse(refusal(True, "delivers to the audit bucket: needs trail: true", "config_rules"))
         if self.object_lock and not self.trail:

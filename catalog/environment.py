@@ -1,5 +1,6 @@
 """What `config/<env>.yaml` says: one environment of the platform, in one account and region."""
 
+from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import Annotated, Literal
 
@@ -194,6 +195,18 @@ class Functions(Section):
     ] = "x86_64"
 
 
+@dataclass(frozen=True)
+class EcrImage:
+    """An image in ECR, named by its tag or its digest; the other is empty."""
+
+    uri: str
+    account: str
+    region: str
+    repository: str
+    tag: str
+    digest: str
+
+
 class ContainerImage(Section):
     """Where the image of one folder of `inference_containers/` comes from: exactly one of the two."""
 
@@ -230,6 +243,17 @@ class ContainerImage(Section):
         if self.base_image is not None and not self.build:
             refuse(refusal(self.base_image, "is for build: true only: an image_uri is already built"))
         return self
+
+    @property
+    def in_ecr(self) -> EcrImage | None:
+        """What `image_uri` says, `<account>.dkr.ecr.<region>.amazonaws.com/<repository>` and what follows."""
+        if self.image_uri is None:
+            return None
+        registry, _, path = self.image_uri.partition("/")
+        account, _, _, region = registry.split(".")[:4]
+        name, _, digest = path.partition("@")
+        repository, _, tag = name.partition(":")
+        return EcrImage(self.image_uri, account, region, repository, tag, digest)
 
 
 class Api(Section):

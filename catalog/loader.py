@@ -1,5 +1,6 @@
 """From folders of YAML to checked values; all problems of all files are raised at once, as `CatalogError`."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ from catalog import capacity, scopes, yaml
 from catalog.accepted import AcceptedChanges
 from catalog.environment import Environment
 from catalog.errors import CatalogError, Problem, explain, show
+from catalog.errors import Path as FieldPath
 from catalog.model import CpuModel, GpuModel, ModelSpec
 from catalog.section import Section
 
@@ -33,21 +35,25 @@ def load_platform(root: Path, environment: str) -> Platform:
     of `inference_containers/`, or has no image in the environment, for a scope that no model has, and for
     what exceeds a quota.
     """
-    found, problems = _environment(root / "config", environment)
+    found, document, problems = _environment(root / "config", environment)
     models, more = _catalog(root / "models")
-    if found is not None and not more:
+    label = f"config/{environment}.yaml"
+    if found is not None and document is not None and not more:
         problems += scopes.problems(models)
-        document, _ = yaml.read(root / "config" / f"{environment}.yaml", f"config/{environment}.yaml")
-        for field, message in scopes.refusals(found, models):
-            line = document.line(field) if document else 1
-            problems.append(Problem.at(f"config/{environment}.yaml", line, field, message))
+        problems += (
+            Problem.at(label, document.line(field), field, message)
+            for field, message in scopes.refusals(found, models)
+        )
     problems += more
     for spec in models:
         if isinstance(spec, GpuModel):
             problems += _container_problems(spec, found, root, environment)
-    if found is not None:
+    if found is not None and document is not None:
         problems += capacity.problems(found, models)
-        problems += _probe_problems(found, models, root, environment)
+        problems += (
+            Problem.at(label, document.line(path), path, message)
+            for path, message in _probe_refusals(found, models, root)
+        )
     if problems or found is None:
         raise CatalogError(problems)
     return Platform(found, models)
@@ -55,7 +61,7 @@ def load_platform(root: Path, environment: str) -> Platform:
 
 def load_environment(folder: Path, name: str) -> Environment:
     """Read `<folder>/<name>.yaml`. Raises CatalogError."""
-    found, problems = _environment(folder, name)
+    found, _, problems = _environment(folder, name)
     if problems or found is None:
         raise CatalogError(problems)
     return found
@@ -89,21 +95,23 @@ def load_accepted_changes(path: Path) -> AcceptedChanges:
     return found
 
 
-def _environment(folder: Path, name: str) -> tuple[Environment | None, list[Problem]]:
+def _environment(folder: Path, name: str) -> tuple[Environment | None, yaml.Document | None, list[Problem]]:
     path = folder / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml"))) or "none"
-        return None, [
-            Problem(_label(path), 1, "", f"there is no environment {show(name)}: there are {known}")
-        ]
+        return (
+            None,
+            None,
+            [Problem(_label(path), 1, "", f"there is no environment {show(name)}: there are {known}")],
+        )
     document, problems = yaml.read(path, _label(path))
     if document is None:
-        return None, problems
+        return None, None, problems
     problems += _name_problems(document, _label(path), name, "the file's")
     found, more = _validate(document, Environment, _label(path))
     if found is not None:
         more += _overlap_problems(found, document, path)
-    return found, problems + more
+    return found, document, problems + more
 
 
 def _overlap_problems(found: Environment, document: yaml.Document, path: Path) -> list[Problem]:
@@ -191,28 +199,24 @@ def _container_problems(spec: GpuModel, found: Environment | None, root: Path, n
     return []
 
 
-def _probe_problems(
-    found: Environment, models: tuple[ModelSpec, ...], root: Path, name: str
-) -> list[Problem]:
-    """Models that the probe cannot ask: unknown ones, and those without a sample or its answer."""
-    label, problems = f"config/{name}.yaml", []
-    document, _ = yaml.read(root / "config" / f"{name}.yaml", label)
+def _probe_refusals(
+    found: Environment, models: tuple[ModelSpec, ...], root: Path
+) -> Iterator[tuple[FieldPath, str]]:
+    """Models that the probe cannot ask, unknown ones and those without a sample or its answer: the place in
+    the environment's file, and what to say.
+    """
     known = [model.name for model in models]
     for number, model in enumerate(found.probe.models if found.probe else ()):
-        path = ("probe", "models", number)
         missing = [
             file
             for file in ("sample.json", "expected.json")
             if not (root / "models" / model / file).is_file()
         ]
-        message = None
+        path, refused = ("probe", "models", number), f"{show(model)} is not allowed"
         if model not in known:
-            message = f"{show(model)} is not allowed: must be a model ({', '.join(known) or 'none yet'})"
+            yield path, f"{refused}: must be a model ({', '.join(known) or 'none yet'})"
         elif missing:
-            message = f"{show(model)} is not allowed: models/{model}/ has no {' and no '.join(missing)}"
-        if message:
-            problems.append(Problem.at(label, document.line(path) if document else 1, path, message))
-    return problems
+            yield path, f"{refused}: models/{model}/ has no {' and no '.join(missing)}"
 
 
 def _label(path: Path) -> str:

@@ -7,6 +7,10 @@ from pydantic import Field, field_validator
 from catalog.instances import unknown
 from catalog.section import Section, refusal, refuse
 
+# The codes by which AWS knows them.
+API_RESOURCES = "L-01C8A9E0"  # API Gateway: Resources/Routes per REST/WebSocket API
+LAMBDA_CONCURRENCY = "L-B99A9384"  # Lambda: Concurrent executions
+
 
 class Quotas(Section):
     """What AWS grants this account in this region, where it matters to the catalog. The defaults are AWS's.
@@ -19,16 +23,16 @@ class Quotas(Section):
         int,
         Field(
             ge=1,
-            description="Resources of the REST API, three per model and six for all (quota L-01C8A9E0 of "
-            "API Gateway, `Resources/Routes per REST/WebSocket API`).",
+            description="Resources of the REST API, three per model and six for all (quota "
+            f"{API_RESOURCES} of API Gateway, `Resources/Routes per REST/WebSocket API`).",
         ),
     ] = 300
     lambda_concurrency: Annotated[
         int,
         Field(
             ge=1,
-            description="Lambda requests at once (quota L-B99A9384 of Lambda, `Concurrent executions`). "
-            "The models' `cpu.reserved_concurrency` must leave 100 of them to other functions.",
+            description=f"Lambda requests at once (quota {LAMBDA_CONCURRENCY} of Lambda, `Concurrent "
+            "executions`). The models' `cpu.reserved_concurrency` must leave 100 of them to other functions.",
         ),
     ] = 1000
     instances: Annotated[

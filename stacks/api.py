@@ -13,6 +13,7 @@ from catalog.capacity import exceeded
 from catalog.environment import Environment
 from catalog.errors import CatalogError
 from catalog.model import ModelSpec
+from catalog.quotas import API_RESOURCES
 from stacks.base import PlatformStack
 from stacks.constructs.acknowledge import acknowledge, acknowledge_wildcards
 from stacks.constructs.front_door import FrontDoor
@@ -100,7 +101,7 @@ class ApiStack(PlatformStack):
                 self.environment_config,
                 "api_resources",
                 f"the catalog's routes are {needed} API resources of {granted}",
-                "`Resources/Routes per REST/WebSocket API`, L-01C8A9E0 of API Gateway",
+                f"`Resources/Routes per REST/WebSocket API`, {API_RESOURCES} of API Gateway",
                 "give some models an environment of their own",
             )
             raise CatalogError([problem])

@@ -269,12 +269,9 @@ class GpuModelStack(ModelStack):
         """The URI of the container image: given by configuration, or built here by the deployment."""
         container = self.gpu.container
         source = self.environment_config.containers[container]
-        if source.image_uri:
-            registry, _, repository = source.image_uri.partition("/")
-            account, region = registry.split(".")[0], registry.split(".")[3]
-            name = repository.partition("@")[0].partition(":")[0]
-            repository_arn = f"arn:{self.partition}:ecr:{region}:{account}:repository/{name}"
-            uri = source.image_uri
+        if there := source.in_ecr:
+            where = f"{there.region}:{there.account}:repository/{there.repository}"
+            repository_arn, uri = f"arn:{self.partition}:ecr:{where}", there.uri
         else:
             folder = f"inference_containers/{container}"
             image = ecr_assets.DockerImageAsset(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from botocore.exceptions import ClientError
 
+from catalog.environment import EcrImage
 from inferctl.doctor.preflight import FAILED, OK, Finding, Preflight
 
 _ABSENT = ("ImageNotFoundException", "RepositoryNotFoundException")
@@ -16,10 +17,10 @@ def images(preflight: Preflight) -> Iterator[Finding]:
         source = preflight.environment.containers[container]
         if preflight.environment.is_local:
             yield Finding(f"image: {container}", OK, "the embedded AWS runs the container's own code")
-        elif source.image_uri is None:
+        elif source.in_ecr is None:
             yield _builder(container)
         else:
-            yield _in_registry(preflight, container, source.image_uri)
+            yield _in_registry(preflight, container, source.in_ecr)
 
 
 def _builder(container: str) -> Finding:
@@ -34,15 +35,11 @@ def _builder(container: str) -> Finding:
     )
 
 
-def _in_registry(preflight: Preflight, container: str, uri: str) -> Finding:
-    registry, _, path = uri.partition("/")
-    account, region = registry.split(".")[0], registry.split(".")[3]
-    repository, _, digest = path.partition("@")
-    repository, _, tag = repository.partition(":")
-    image = {"imageDigest": digest} if digest else {"imageTag": tag}
+def _in_registry(preflight: Preflight, container: str, there: EcrImage) -> Finding:
+    image = {"imageDigest": there.digest} if there.digest else {"imageTag": there.tag}
     try:
-        preflight.client("ecr", region).describe_images(
-            registryId=account, repositoryName=repository, imageIds=[image]
+        preflight.client("ecr", there.region).describe_images(
+            registryId=there.account, repositoryName=there.repository, imageIds=[image]
         )
     except ClientError as error:
         if error.response["Error"]["Code"] not in _ABSENT:
@@ -50,7 +47,7 @@ def _in_registry(preflight: Preflight, container: str, uri: str) -> Finding:
         return Finding(
             f"image: {container}",
             FAILED,
-            f"{uri} is not there: {error.response['Error']['Code']}",
+            f"{there.uri} is not there: {error.response['Error']['Code']}",
             f"push it, or correct containers.{container}.image_uri in {preflight.config}",
         )
-    return Finding(f"image: {container}", OK, uri)
+    return Finding(f"image: {container}", OK, there.uri)

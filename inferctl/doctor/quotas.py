@@ -1,17 +1,15 @@
 """Whether the account's quotas are as large as the catalog asks for, by the code with which to raise them."""
 
-from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
 from botocore.exceptions import ClientError
 
-from catalog import CpuModel
+from catalog import capacity
 from catalog.capacity import UNRESERVED
+from catalog.quotas import API_RESOURCES, LAMBDA_CONCURRENCY
 from inferctl.doctor.preflight import FAILED, OK, WARNING, Finding, Preflight
 
-CONCURRENCY = "L-B99A9384"  # Lambda: concurrent executions
-API_RESOURCES = "L-01C8A9E0"  # API Gateway: resources per REST API
 VPCS = "L-F678F1CE"  # VPC: VPCs per region
 
 RESOURCES_OF_THE_API, RESOURCES_PER_MODEL = 6, 3
@@ -32,16 +30,13 @@ def instances(preflight: Preflight) -> Iterator[Finding]:
     Autoscaling may ask for the sum of `max`. A blue/green update runs the new fleet beside the old one, so
     that updating every model at its busiest takes twice that, and at its quietest twice the sum of `min`.
     """
-    counts: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for model in preflight.gpu_models:
-        counts[model.gpu.instance_type].append((model.scaling.min, model.scaling.max))
-    if not counts:
+    wanted = capacity.instances(preflight.models)
+    if not wanted:
         return
-    names = {f"{instance} for endpoint usage": instance for instance in counts}
+    names = {f"{instance} for endpoint usage": instance for instance in wanted}
     found = _by_name(preflight, "sagemaker", set(names))
     for name, instance in sorted(names.items()):
-        least = sum(low for low, _ in counts[instance])
-        most = sum(high for _, high in counts[instance])
+        least, most = wanted[instance]
         if name not in found:
             where = preflight.environment.region
             yield Finding(
@@ -72,24 +67,22 @@ def instances(preflight: Preflight) -> Iterator[Finding]:
 def concurrency(preflight: Preflight) -> Iterator[Finding]:
     limits = preflight.client("lambda").get_account_settings()["AccountLimit"]
     quota = limits["ConcurrentExecutions"]
-    reserved = sum(
-        model.cpu.reserved_concurrency or 0 for model in preflight.models if isinstance(model, CpuModel)
-    )
+    reserved = capacity.reserved_concurrency(preflight.models)
     needed = reserved + UNRESERVED
     promised = preflight.environment.quotas.lambda_concurrency
     found = f"{quota} concurrent executions in the account, {reserved} reserved by the catalog"
-    remedy = raise_it(preflight, "lambda", CONCURRENCY, max(1000, needed))
+    remedy = raise_it(preflight, "lambda", LAMBDA_CONCURRENCY, max(1000, needed))
     if reserved and quota < needed:
         found += f", and {UNRESERVED} must stay unreserved"
-        yield Finding("quota: Lambda", FAILED, found, remedy, CONCURRENCY)
+        yield Finding("quota: Lambda", FAILED, found, remedy, LAMBDA_CONCURRENCY)
     elif quota < needed:
         # What new accounts start with.
-        yield Finding("quota: Lambda", WARNING, f"{found}: few for an API", remedy, CONCURRENCY)
+        yield Finding("quota: Lambda", WARNING, f"{found}: few for an API", remedy, LAMBDA_CONCURRENCY)
     elif quota < promised:
         found += f", and quotas.lambda_concurrency says {promised}"
-        yield Finding("quota: Lambda", WARNING, found, remedy, CONCURRENCY)
+        yield Finding("quota: Lambda", WARNING, found, remedy, LAMBDA_CONCURRENCY)
     else:
-        yield Finding("quota: Lambda", OK, found, quota=CONCURRENCY)
+        yield Finding("quota: Lambda", OK, found, quota=LAMBDA_CONCURRENCY)
 
 
 def api_resources(preflight: Preflight) -> Iterator[Finding]:
