@@ -123,7 +123,7 @@ def _handle(event: dict[str, Any]) -> tuple[dict[str, Any], Exchange | None]:
         "isBase64Encoded": False,
     }
     inferred = event["httpMethod"] == "POST" and answer.status == 200
-    return response, Exchange(answer.headers["x-request-id"], body, answer.body, now) if inferred else None
+    return response, Exchange(request_id, body, answer.body, now) if inferred else None
 
 
 def _answer(event: dict[str, Any], body: bytes) -> Answer:

@@ -27,6 +27,7 @@ from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
 import boto3
+import embedded_metrics
 
 from inference_runtime.expectations import check
 
@@ -102,7 +103,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, int]:
         run.step(model, partial(_ask, model))
     if run.failures:
         token.forget()
-    _publish(
+    embedded_metrics.publish(
         {"ProbeFailures": (run.failures, "Count"), "ProbeLatencyMs": (max(run.latencies_ms), "Milliseconds")}
     )
     return {"failures": run.failures}
@@ -141,11 +142,3 @@ def _call(url: str, headers: dict[str, str], body: bytes | None = None) -> dict[
     except HTTPError as error:
         request_id = error.headers.get("x-request-id") or error.headers.get("x-amzn-requestid")
         raise StepFailed(f"status {error.code}, request {request_id}") from error
-
-
-def _publish(values: dict[str, tuple[float, str]]) -> None:
-    """One line in the embedded metric format: CloudWatch makes metrics of it, without a right to do so."""
-    metrics = [{"Name": name, "Unit": unit} for name, (_, unit) in values.items()]
-    directive = {"Namespace": os.environ["METRICS_NAMESPACE"], "Dimensions": [[]], "Metrics": metrics}
-    about = {"_aws": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]}}
-    print(json.dumps(about | {name: value for name, (value, _) in values.items()}))

@@ -7,12 +7,11 @@ it. The API answers accounts with a support plan, Business or higher; others get
 
 import json
 import logging
-import os
-import time
 from collections import Counter
 from typing import Any
 
 import boto3
+import embedded_metrics
 
 REGION = "us-east-1"
 """Trusted Advisor looks at the whole account; its API is in a few regions only."""
@@ -49,19 +48,12 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, int]:
         )
     by_status = {status: sum(f["status"] == status for f in found) for status in STATUSES}
     for status, count in by_status.items():
-        _measure(count, Status=status)
+        _count(count, Status=status)
     by_pillar = Counter((pillar, finding["status"]) for finding in found for pillar in finding["pillars"])
     for (pillar, status), count in sorted(by_pillar.items()):
-        _measure(count, Pillar=pillar, Status=status)
+        _count(count, Pillar=pillar, Status=status)
     return by_status
 
 
-def _measure(count: int, **dimensions: str) -> None:
-    """One value in CloudWatch's embedded metric format, which is read from a function's own output."""
-    metrics = {
-        "Namespace": os.environ["METRICS_NAMESPACE"],
-        "Dimensions": [list(dimensions)],
-        "Metrics": [{"Name": "TrustedAdvisorFindings", "Unit": "Count"}],
-    }
-    document = {"_aws": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [metrics]}}
-    print(json.dumps({**document, **dimensions, "TrustedAdvisorFindings": count}))
+def _count(count: int, **dimensions: str) -> None:
+    embedded_metrics.publish({"TrustedAdvisorFindings": (count, "Count")}, **dimensions)
