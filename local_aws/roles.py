@@ -63,24 +63,30 @@ def assume(account: str, region: str, role_arn: str, service: str, session: str)
         return credentials
 
 
-def check_trust(account: str, role_arn: str, service: str) -> dict[str, Any]:
+def check_trust(
+    account: str, role_arn: str, service: str, context: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """The role, which `service` may assume; raises NotAssumable if it is not there or does not trust it."""
     role: dict[str, Any] | None = iam._roles.get_scoped(account, None, role_arn.rsplit("/", 1)[-1])
     if role is None:
         raise NotAssumable(f"the role {role_arn} does not exist")
-    if not _trusts(role["AssumeRolePolicyDocument"], service, account):
+    if not _trusts(role["AssumeRolePolicyDocument"], service, account, context):
         raise NotAssumable(f"the trust policy of {role_arn} does not let {service} assume it")
     return role
 
 
-def _trusts(policy: str | dict[str, Any], service: str, account: str) -> bool:
+def _trusts(
+    policy: str | dict[str, Any], service: str, account: str, context: Mapping[str, str] | None
+) -> bool:
     document = json.loads(policy) if isinstance(policy, str) else policy
     statements = document.get("Statement", [])
     # A trust policy names no resource: it is the role's own.
     on_itself = [
         {**one, "Resource": "*"} for one in ([statements] if isinstance(statements, dict) else statements)
     ]
-    return service_allowed({"Statement": on_itself}, service, "sts:AssumeRole", "*", account=account)
+    return service_allowed(
+        {"Statement": on_itself}, service, "sts:AssumeRole", "*", account=account, context=context
+    )
 
 
 def service_allowed(

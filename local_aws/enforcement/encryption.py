@@ -9,7 +9,7 @@ AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import parse_qs, unquote
 from xml.sax.saxutils import escape
@@ -149,16 +149,13 @@ def _default_encryption(physical_id: str, properties: Json) -> None:
 
 def _message_rights(request: Request) -> Iterator[Right]:
     name = str(request.json().get("QueueUrl", "")).rpartition("/")[2]
-    queue = sqs._queue_by_arn(f"arn:aws:sqs:{request.region}:{request.account}:{name}")
-    attributes = (queue or {}).get("attributes", {})
     actions = {
         "SendMessage": [ENCRYPT, DECRYPT],
         "SendMessageBatch": [ENCRYPT, DECRYPT],
         "ReceiveMessage": [DECRYPT],
     }.get(request.operation)
-    if actions and attributes.get("KmsMasterKeyId"):
-        context = {"aws:sqs:arn": attributes["QueueArn"]}
-        yield from _rights("sqs", attributes["KmsMasterKeyId"], actions, context)
+    if actions:
+        yield from queue_rights(f"arn:aws:sqs:{request.region}:{request.account}:{name}", actions)
 
 
 def _publish_rights(request: Request) -> Iterator[Right]:
@@ -175,11 +172,11 @@ def topic_rights(topic: str) -> Iterator[Right]:
         yield from _rights("sns", key, [ENCRYPT, DECRYPT], {"aws:sns:topicArn": topic})
 
 
-def queue_rights(queue_arn: str) -> Iterator[Right]:
-    """The rights on its key that sending to an encrypted queue takes."""
+def queue_rights(queue_arn: str, actions: Sequence[str] = (ENCRYPT, DECRYPT)) -> Iterator[Right]:
+    """The rights on its key that using an encrypted queue takes; sending to it, unless said otherwise."""
     key = (sqs._queue_by_arn(queue_arn) or {}).get("attributes", {}).get("KmsMasterKeyId")
     if key:
-        yield from _rights("sqs", key, [ENCRYPT, DECRYPT], {"aws:sqs:arn": queue_arn})
+        yield from _rights("sqs", key, actions, {"aws:sqs:arn": queue_arn})
 
 
 def _secret_rights(request: Request) -> Iterator[Right]:

@@ -16,6 +16,7 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ministack.core import lambda_runtime, responses
@@ -23,6 +24,7 @@ from ministack.core.responses import error_response_json, get_account_id, get_re
 from ministack.services import cloudwatch_logs, lambda_svc
 
 from local_aws import roles, xray
+from local_aws.authorization import Right
 from local_aws.cloudformation import extend
 from local_aws.enforcement import encryption, network
 from local_aws.patches import replace_everywhere
@@ -220,6 +222,11 @@ def _forward(listener: socket.socket) -> None:
                 xray.put(document)
 
 
+# The rights on the target's key that a delivery takes.
+_KEY_RIGHTS: dict[str, Callable[[str], Iterable[Right]]] = {
+    "sqs": encryption.queue_rights,
+    "sns": encryption.topic_rights,
+}
 _DELIVERIES = {"sqs": "sqs:SendMessage", "sns": "sns:Publish", "lambda": "lambda:InvokeFunction"}
 
 
@@ -229,9 +236,9 @@ def _deliver_failures_as_the_role() -> None:
     def route(target: str, name: str, event: Any, result: Any) -> None:
         config = (lambda_svc._functions.get(name) or {}).get("config") or {}
         service = target.split(":")[2]
-        rights = {"sqs": encryption.queue_rights, "sns": encryption.topic_rights}.get(service)
         allowed = _may(config, _DELIVERIES.get(service, f"{service}:*"), target)
-        for right in rights(target) if rights else ():
+        key_rights = _KEY_RIGHTS.get(service)
+        for right in key_rights(target) if key_rights else ():
             if roles.refusal(config["Role"], name, right.action, right.resource, right.context):
                 allowed = False
         if allowed:

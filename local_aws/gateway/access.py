@@ -1,10 +1,8 @@
 """Whether API Gateway may call a backend: by the integration's role, or by the function's own policy."""
 
 from ministack import app as ministack
-from ministack.core import iam_evaluator as iam
 from ministack.core.responses import get_region
 from ministack.services import apigateway_v1, lambda_svc
-from ministack.services import iam as iam_service
 
 from local_aws import roles
 from local_aws.gateway.exchange import Exchange, misconfigured
@@ -20,20 +18,12 @@ def role_allows(exchange: Exchange, role_arn: str, action: str, resource: str) -
     """
     if not ministack.AUTH:
         return True
-    role = iam_service._roles.get_scoped(role_arn.split(":")[4], None, role_arn.rsplit("/", 1)[-1])
-    trust = iam.EvalContext(
-        principal_arn=PRINCIPAL,
-        principal_type="Service",
-        principal_account=exchange.account,
-        action="sts:AssumeRole",
-        resource_arn=role_arn,
-        region=exchange.region,
-        service_context=_source(exchange),
-    )
-    if role is None or not _allowed(
-        iam.evaluate_resource_policy(role["AssumeRolePolicyDocument"], trust, service=PRINCIPAL)
-    ):
-        raise misconfigured(f"API Gateway does not have permission to assume the provided role {role_arn}")
+    try:
+        roles.check_trust(role_arn.split(":")[4], role_arn, PRINCIPAL, context=_source(exchange))
+    except roles.NotAssumable as error:
+        raise misconfigured(
+            f"API Gateway does not have permission to assume the provided role {role_arn}"
+        ) from error
     return roles.refusal(role_arn, "BackplaneAssumeRoleSession", action, resource) is None
 
 
@@ -57,22 +47,16 @@ def function_allows(exchange: Exchange, function_arn: str) -> bool:
     found = lambda_svc.function_policy_for_arn(function_arn)
     if found is None:
         return False
-    call = iam.EvalContext(
-        principal_arn=PRINCIPAL,
-        principal_type="Service",
-        principal_account=exchange.account,
-        action="lambda:InvokeFunction",
-        resource_arn=function_arn,
-        region=exchange.region,
-        service_context=_source(exchange),
+    return roles.service_allowed(
+        found[0],
+        PRINCIPAL,
+        "lambda:InvokeFunction",
+        function_arn,
+        account=exchange.account,
+        context=_source(exchange),
     )
-    return _allowed(iam.evaluate_resource_policy(found[0], call, service=PRINCIPAL))
 
 
 def _source(exchange: Exchange) -> dict[str, str]:
     """Whose request API Gateway acts on, against a confused deputy."""
     return {"aws:sourcearn": exchange.method_arn, "aws:sourceaccount": exchange.account}
-
-
-def _allowed(result: iam.EvalResult) -> bool:
-    return bool(result.decision == "Allow")

@@ -65,14 +65,10 @@ def _part(value: Value, start: Value, length: Value = None) -> Value:
     return rest if count is None else rest[: max(int(count), 0)]
 
 
-def floor_time(moment: Value, milliseconds: int) -> Timestamp | None:
+def _floor(moment: Value, milliseconds: int) -> Value:
     """`moment` rounded down to a multiple of a period, counted from the epoch."""
     since = number(moment)
     return None if since is None else Timestamp(int(since) // milliseconds * milliseconds)
-
-
-def _floor(moment: Value, milliseconds: int) -> Value:
-    return floor_time(moment, milliseconds)
 
 
 def _ceil(moment: Value, milliseconds: int) -> Value:

@@ -12,7 +12,7 @@ import json
 import logging
 import random
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from local_aws import roles
@@ -25,15 +25,9 @@ FLUSH_SECONDS = 0.5  # SageMaker gathers for minutes; here a test waits for it
 
 logger = logging.getLogger(__name__)
 
-_buffers: dict[tuple[str, str], _Buffer] = {}
+# Records that are not written yet, by endpoint and variant.
+_waiting: dict[tuple[str, str], list[str]] = {}
 _tasks: set[asyncio.Task[None]] = set()
-
-
-@dataclass
-class _Buffer:
-    """Records of one endpoint and variant that are not written yet."""
-
-    lines: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -53,17 +47,17 @@ def offer(endpoint: Endpoint, variant: str, exchange: Exchange) -> None:
     if not config.get("EnableCapture") or random.random() * 100 >= config["InitialSamplingPercentage"]:  # noqa: S311 - a sample
         return
     key = (endpoint.arn, variant)
-    if key not in _buffers:
-        _buffers[key] = _Buffer()
+    if key not in _waiting:
+        _waiting[key] = []
         task = asyncio.create_task(_flush(key, endpoint, variant, config))
         _tasks.add(task)
         task.add_done_callback(_tasks.discard)
-    _buffers[key].lines.append(json.dumps(_record(config, exchange)))
+    _waiting[key].append(json.dumps(_record(config, exchange)))
 
 
 async def _flush(key: tuple[str, str], endpoint: Endpoint, variant: str, config: Json) -> None:
     await asyncio.sleep(FLUSH_SECONDS)
-    lines = _buffers.pop(key).lines
+    lines = _waiting.pop(key)
     try:
         await asyncio.to_thread(_write, endpoint, variant, config, "".join(f"{line}\n" for line in lines))
     except Exception as error:
