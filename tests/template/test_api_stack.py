@@ -14,7 +14,7 @@ from catalog.model import ModelSpec
 from inference_runtime.errors import PROBLEMS
 from stacks.api import ApiStack
 from stacks.constructs.problems import GATEWAY_RESPONSES, MODEL_ERROR, Problem
-from tests.template.conftest import Assembly
+from tests.assembly import Assembly
 
 
 def body(assembly: Assembly) -> dict[str, Any]:

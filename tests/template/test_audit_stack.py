@@ -17,7 +17,7 @@ from catalog.loader import load_environment
 from stacks.account import AccountStack
 from stacks.audit import AuditStack
 from stacks.keys import KeysStack
-from tests.template.conftest import NAG_PACKS, Assembly
+from tests.assembly import NAG_PACKS, Assembly
 
 EVERYTHING = Audit(
     data_events=("models", "data", "functions"),

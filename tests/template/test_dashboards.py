@@ -14,7 +14,7 @@ from catalog.loader import load_platform
 from catalog.model import CpuModel, ModelSpec
 from local_aws.insights import language
 from stacks.observability import ObservabilityStack
-from tests.template.conftest import Assembly, Resource
+from tests.assembly import Assembly, Resource
 
 Widget = dict[str, Any]
 

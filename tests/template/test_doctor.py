@@ -2,11 +2,12 @@
 
 import json
 
+from app import ROOT
 from catalog.loader import load_platform
 from inferctl.doctor.account import BOOTSTRAP_VERSION
 from inferctl.doctor.quotas import RESOURCES_OF_THE_API, RESOURCES_PER_MODEL
 from stacks.constructs.routes import resources
-from tests.template.conftest import ROOT, Assembly
+from tests.assembly import Assembly
 
 
 def test_the_bootstrap_version_is_the_one_that_the_stacks_ask_for(dev: Assembly) -> None:

@@ -11,7 +11,7 @@ from catalog.environment import Environment
 from catalog.model import CpuModel, GpuModel
 from stacks.cpu_model import CpuModelStack
 from stacks.gpu_model import GpuModelStack
-from tests.template.conftest import Assembly
+from tests.assembly import Assembly
 
 GPU_STACK = "inference-prod-model-text-embedding-gpu"
 CPU_STACK = "inference-prod-model-file-type-cpu"

@@ -13,7 +13,7 @@ from catalog.environment import Environment
 from catalog.loader import Platform, load_platform
 from catalog.model import GpuModel
 from stacks.network import NetworkStack
-from tests.template.conftest import NAG_PACKS, Assembly, assemble
+from tests.assembly import NAG_PACKS, Assembly, assemble
 
 VPC = {
     "id": "vpc-0a1b2c3d4e5f60718",

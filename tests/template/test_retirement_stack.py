@@ -1,6 +1,6 @@
 """Retiring old versions: when it runs, and that it can mark artifacts but never delete or read one."""
 
-from tests.template.conftest import Assembly
+from tests.assembly import Assembly
 
 
 def test_it_runs_daily_and_at_every_release(assembly: Assembly) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from local_aws.insights import engine, language
 from stacks.api import ACCESS_LOG_FORMAT
-from tests.template.conftest import Assembly
+from tests.assembly import Assembly
 
 START = 1_700_000_000_000
 CPU, GPU = "file-type", "text-embedding"

@@ -9,7 +9,7 @@ from aws_cdk.assertions import Template
 from catalog.data import Payloads
 from catalog.environment import Environment
 from stacks.storage import StorageStack
-from tests.template.conftest import Assembly, Resource
+from tests.assembly import Assembly, Resource
 
 
 def bucket(assembly: Assembly, purpose: str) -> Resource:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from app import ROOT
-from tests.template.conftest import NAG_PACKS, Assembly
+from tests.assembly import NAG_PACKS, Assembly
 
 
 def test_no_stack_exports_or_imports_a_value(assembly: Assembly) -> None:

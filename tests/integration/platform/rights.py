@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.integration.local_aws.embedded import until
 from tests.integration.platform.conftest import Platform
 
 PREFIX = "inference-local-"
@@ -305,12 +307,26 @@ def _address(platform: Platform, location: str) -> str:
     return f"{platform.aws('lambda').meta.endpoint_url}{parts.path}?{parts.query}"
 
 
-def until(condition: Callable[[], Any], timeout: float = 60) -> Any:
-    """What `condition` returns once it is true."""
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"not true within {timeout} s")
+@contextlib.contextmanager
+def without_right_to_call(platform: Platform, sid: str) -> Iterator[None]:
+    """The API's role without one of its statements."""
+    iam = platform.aws("iam")
+    [role] = [
+        role["RoleName"]
+        for role in iam.list_roles()["Roles"]
+        if role["RoleName"].startswith("inference-local-api-Caller")
+    ]
+    [policy] = iam.list_role_policies(RoleName=role)["PolicyNames"]
+    document = iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"]
+    rest = [statement for statement in document["Statement"] if statement.get("Sid") != sid]
+    assert len(rest) == len(document["Statement"]) - 1
+
+    def put(statements: list[Any]) -> None:
+        changed = json.dumps({**document, "Statement": statements})
+        iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=changed)
+
+    put(rest)
+    try:
+        yield
+    finally:
+        put(document["Statement"])

@@ -7,6 +7,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.integration.platform.conftest import Platform
+from tests.integration.platform.rights import without_right_to_call
 
 MODELS = ("file-type", "text-embedding")
 
@@ -69,32 +70,15 @@ def test_the_account_outside_the_roles_is_refused(platform: Platform) -> None:
 
 
 def test_the_api_cannot_call_a_model_once_its_role_may_not(platform: Platform) -> None:
-    iam = platform.aws("iam")
-    [role] = [
-        r["RoleName"]
-        for r in iam.list_roles()["Roles"]
-        if r["RoleName"].startswith("inference-local-api-Caller")
-    ]
-    [policy] = iam.list_role_policies(RoleName=role)["PolicyNames"]
-    document = iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"]
     bodies = {
         "file-type": b'{"inputs":[{"name":"content","datatype":"BYTES","shape":[1],"data":["x"]}]}',
         "text-embedding": b'{"inputs":[{"name":"text","datatype":"BYTES","shape":[1],"data":["x"]}]}',
     }
-    try:
-        for sid, model in (("InvokeCpuModels", "file-type"), ("InvokeGpuModels", "text-embedding")):
-            rest = [statement for statement in document["Statement"] if statement.get("Sid") != sid]
-            assert len(rest) == len(document["Statement"]) - 1
-            iam.put_role_policy(
-                RoleName=role,
-                PolicyName=policy,
-                PolicyDocument=json.dumps({**document, "Statement": rest}),
-            )
+    for sid, model in (("InvokeCpuModels", "file-type"), ("InvokeGpuModels", "text-embedding")):
+        with without_right_to_call(platform, sid):
             answer = platform.infer(model, bodies[model])
-            assert answer.status_code == 500
-            assert answer.json()["type"] == "urn:inference-platform:problem:internal"
-            assert "role" not in answer.text
-    finally:
-        iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=json.dumps(document))
+        assert answer.status_code == 500
+        assert answer.json()["type"] == "urn:inference-platform:problem:internal"
+        assert "role" not in answer.text
     for model, body in bodies.items():
         assert platform.infer(model, body).status_code == 200

@@ -19,9 +19,10 @@ import pytest
 from app import ROOT
 from catalog.loader import load_platform
 from catalog.model import ModelSpec
+from tests.integration.local_aws.embedded import until
 from tests.integration.platform import rights
 from tests.integration.platform.conftest import Platform
-from tests.integration.platform.rights import EndpointCopy, FunctionCopy, Right, until
+from tests.integration.platform.rights import EndpointCopy, FunctionCopy, Right
 
 ONLY_ON_AWS = {
     "inference-local-network-VpcFlowsIAMRole": "Writes VPC flow logs: no packet flows on the embedded AWS.",

@@ -1,12 +1,11 @@
 """The synthetic client: serves as proof while all is well, and rings, with the platform's alarm, when not."""
 
-import contextlib
 import json
-from collections.abc import Iterator
 from typing import Any
 
 from tests.integration.local_aws.embedded import until
 from tests.integration.platform.conftest import Platform
+from tests.integration.platform.rights import without_right_to_call
 
 
 def run_probe(platform: Platform) -> dict[str, Any]:
@@ -51,28 +50,3 @@ def test_the_probe_is_served_as_a_client_and_rings_when_it_is_not(platform: Plat
         until(lambda: steps(platform)["file-type"].startswith("status 500, request "))
         until(lambda: rings(platform, "probe-failures") and rings(platform, "platform"))
     assert run_probe(platform) == {"failures": 0}, steps(platform)
-
-
-@contextlib.contextmanager
-def without_right_to_call(platform: Platform, sid: str) -> Iterator[None]:
-    """The API's role without one of its statements."""
-    iam = platform.aws("iam")
-    [role] = [
-        role["RoleName"]
-        for role in iam.list_roles()["Roles"]
-        if role["RoleName"].startswith("inference-local-api-Caller")
-    ]
-    [policy] = iam.list_role_policies(RoleName=role)["PolicyNames"]
-    document = iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"]
-    rest = [statement for statement in document["Statement"] if statement.get("Sid") != sid]
-    assert len(rest) == len(document["Statement"]) - 1
-
-    def put(statements: list[Any]) -> None:
-        changed = json.dumps({**document, "Statement": statements})
-        iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=changed)
-
-    put(rest)
-    try:
-        yield
-    finally:
-        put(document["Statement"])
