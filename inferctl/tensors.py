@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from inferctl.errors import InputError
+from inference_runtime.expectations import flat
 
 Json = dict[str, Any]
 
@@ -65,19 +66,11 @@ def summary(response: Mapping[str, Any]) -> str:
 
 def _items(output: Mapping[str, Any]) -> Iterator[list[Any]]:
     """The flat values of each item of the batch; data may come flat or nested."""
-    shape, values = output["shape"], list(_flat(output["data"]))
+    shape, values = output["shape"], list(flat(output["data"]))
     count = shape[0] if shape else 1
     size = len(values) // count if count else 0
     for i in range(count):
         yield values[i * size : (i + 1) * size]
-
-
-def _flat(data: Any) -> Iterator[Any]:
-    if isinstance(data, list):
-        for item in data:
-            yield from _flat(item)
-    else:
-        yield data
 
 
 def _cell(values: list[Any], longest: int = 4) -> str:

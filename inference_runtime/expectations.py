@@ -69,7 +69,7 @@ class Tensor:
         texts = output["datatype"] == "BYTES"
         # null is how a number that JSON cannot write is answered.
         values = [
-            value if texts else float("nan" if value is None else value) for value in _flat(output["data"])
+            value if texts else float("nan" if value is None else value) for value in flat(output["data"])
         ]
         shape = [int(size) for size in output["shape"]]
         if math.prod(shape) != len(values):
@@ -84,10 +84,11 @@ class Tensor:
         return [self.values[start : start + length] for start in range(0, len(self.values), length)]
 
 
-def _flat(data: Any) -> Iterator[Any]:
+def flat(data: Any) -> Iterator[Any]:
+    """The values of a tensor's data, which may come flat or nested, in order."""
     if isinstance(data, list):
         for item in data:
-            yield from _flat(item)
+            yield from flat(item)
     else:
         yield data
 

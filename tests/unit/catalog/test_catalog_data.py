@@ -7,14 +7,7 @@ from pathlib import Path
 import pytest
 
 from catalog import CatalogError, Environment, load_environment
-
-ENVIRONMENT = """\
-name: dev
-account: null
-region: us-east-1
-availability_zones: [us-east-1a, us-east-1b]
-network: {cidr: 10.0.0.0/16}
-"""
+from tests.unit.catalog.test_catalog_files import ENVIRONMENT
 
 
 def load(folder: Path, text: str) -> Environment:

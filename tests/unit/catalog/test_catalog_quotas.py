@@ -5,20 +5,17 @@ from pathlib import Path
 import pytest
 
 from catalog import CatalogError, load_platform
+from tests.unit.catalog.test_catalog_files import ENVIRONMENT
 
-ENVIRONMENT = """\
-name: dev
-account: null
-region: us-east-1
-availability_zones: [us-east-1a, us-east-1b]
-network: {cidr: 10.0.0.0/16}
-containers: {onnx: {build: true}}
-"""
+CONTAINERS = "containers: {onnx: {build: true}}\n"
 
 
 def problems(root: Path, quotas: str, *models: str) -> list[str]:
     """What a platform of these models is refused for."""
-    files = {"config/dev.yaml": ENVIRONMENT + quotas, "inference_containers/onnx/Dockerfile": "FROM x"}
+    files = {
+        "config/dev.yaml": ENVIRONMENT + CONTAINERS + quotas,
+        "inference_containers/onnx/Dockerfile": "FROM x",
+    }
     for number, model in enumerate(models):
         common = f"name: model-{number}\ndescription: One.\nowner: ml\nversion: 1.0.0\n"
         files[f"models/model-{number}/model.yaml"] = common + model

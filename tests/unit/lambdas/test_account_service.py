@@ -8,9 +8,9 @@ from typing import Any
 import boto3
 import custom_resource
 import pytest
-from moto import mock_aws
 
 from tests.unit.lambdas.function import imported
+from tests.unit.mocked_aws import mocked_aws
 
 ACCOUNT_SERVICE = imported("account_service")
 
@@ -45,11 +45,7 @@ class Analyzers:
 
 @pytest.fixture(autouse=True)
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    with mock_aws():
+    with mocked_aws(monkeypatch):
         boto3.client("s3").create_bucket(Bucket="audit")
         analyzers, client = Analyzers(), boto3.client
         monkeypatch.setattr(

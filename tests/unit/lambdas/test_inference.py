@@ -10,10 +10,10 @@ from typing import Any
 
 import boto3
 import pytest
-from moto import mock_aws
 
 from inference_runtime.manifest import Artifact
 from tests.unit.lambdas.function import imported, own_loggers, proxy_event
+from tests.unit.mocked_aws import mocked_aws
 from tests.unit.runtime import tiny
 
 INFER = "/v2/models/doubler/infer"
@@ -27,20 +27,15 @@ def artifact(tmp_path: Path) -> Artifact:
 @pytest.fixture
 def s3(artifact: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     sha256 = artifact.manifest.sha256
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
+    settings = {
         "MODEL_NAME": "doubler",
         "MODEL_URI": f"s3://models/doubler/{sha256}/",
         "MODEL_SHA256": sha256,
         "ARTIFACT_CACHE": str(tmp_path / "cache"),
         "POWERTOOLS_SERVICE_NAME": "doubler",
         "POWERTOOLS_METRICS_NAMESPACE": "Inference",
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    with mock_aws():
+    }
+    with mocked_aws(monkeypatch, **settings):
         client: Any = boto3.client("s3")
         client.create_bucket(Bucket="models")
         for path in artifact.folder.iterdir():

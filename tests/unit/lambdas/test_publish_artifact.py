@@ -11,10 +11,10 @@ from typing import Any
 import boto3
 import custom_resource
 import pytest
-from moto import mock_aws
 
 from inference_runtime.manifest import Artifact
 from tests.unit.lambdas.function import imported
+from tests.unit.mocked_aws import mocked_aws
 from tests.unit.runtime import tiny
 
 LIVE = "/inference/test/models/doubler/live"
@@ -22,11 +22,7 @@ LIVE = "/inference/test/models/doubler/live"
 
 @pytest.fixture(autouse=True)
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    with mock_aws():
+    with mocked_aws(monkeypatch):
         for bucket in ("assets", "models"):
             s3().create_bucket(Bucket=bucket)
         yield

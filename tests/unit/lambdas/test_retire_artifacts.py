@@ -10,10 +10,10 @@ import boto3
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from moto import mock_aws
 
 from catalog.names import EXPIRING, RETIRED_TAG
 from tests.unit.lambdas.function import imported
+from tests.unit.mocked_aws import mocked_aws
 
 RETIRE = imported("retire_artifacts")
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -89,18 +89,12 @@ def test_live_and_previous_are_never_left_behind(history: list[str], ages: dict[
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     settings = {
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
         "MODELS_BUCKET": "models",
         "LIVE_PARAMETER": "/inference/test/models/{model}/live",
         "RELEASES": "2",
         "RETIRED_DAYS": "30",
     }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    with mock_aws():
+    with mocked_aws(monkeypatch, **settings):
         boto3.client("s3").create_bucket(Bucket="models")
         yield imported("retire_artifacts")
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import boto3
 import pytest
-from moto import mock_aws
 
 from inference_runtime import artifacts
 from inference_runtime.manifest import Artifact, ArtifactError
+from tests.unit.mocked_aws import mocked_aws
 from tests.unit.runtime import tiny
 
 BUCKET = "models"
@@ -18,11 +18,7 @@ BUCKET = "models"
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    with mock_aws():
+    with mocked_aws(monkeypatch):
         client: Any = boto3.client("s3")
         client.create_bucket(Bucket=BUCKET)
         yield client
