@@ -105,7 +105,7 @@ def _pretty(value: Any, indent: str = "") -> str:
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)  # noqa: S607
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)  # noqa: S607 (git is where PATH has it)
     if done.returncode != 0:
         raise InputError(f"git has no such commit here: {done.stderr.strip()}.")
     return done.stdout

@@ -6,8 +6,11 @@ A text that is a number counts as one, since most logs write numbers as texts. T
 from __future__ import annotations
 
 import math
+import operator
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 
 class Timestamp(int):
@@ -66,19 +69,22 @@ def truth(value: Value) -> bool:
     return value not in (None, 0, "", "0")
 
 
-def compare(operator: str, left: Value, right: Value) -> int | None:
+COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+def compare(how: str, left: Value, right: Value) -> int | None:
     """1, 0, or None where a side is absent: numbers by size, anything else by its text."""
     if left is None or right is None:
         return None
     numbers = number(left), number(right)
-    a, b = numbers if None not in numbers else (text(left), text(right))
-    assert a is not None
-    assert b is not None
-    results = {"=": a == b, "!=": a != b}
-    if operator in results:
-        return int(results[operator])
-    order = {"<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b}  # type: ignore[operator]
-    return int(order[operator])
+    return int(COMPARISONS[how](*((text(left), text(right)) if None in numbers else numbers)))
 
 
 SortKey = tuple[int, int | float, tuple[tuple[int, int, str], ...]]

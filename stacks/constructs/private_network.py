@@ -8,7 +8,7 @@ out.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from aws_cdk import aws_iam as iam
 
@@ -45,7 +45,7 @@ class PrivateNetwork:
         """Where a control function of `stack` runs that makes these calls: None is outside the network."""
         if not stack.environment_config.network.private_control_plane:
             return None
-        network: NetworkStack = stack.node.root.node.find_child(stack.names.resource("network"))  # type: ignore[assignment]
+        network = cast("NetworkStack", stack.node.root.node.find_child(stack.names.resource("network")))
         network.serve(calls)
         stack.add_stack_dependency(network)
         return cls.of(stack, CONTROL)

@@ -14,7 +14,6 @@ import json
 import math
 import random
 import re
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,16 +23,14 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import httpx
+
+from catalog.loader import load_platform
+from catalog.names import Names
+from inferctl.environment import Deployed, find
+from local_aws.expressions import Expression
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-import httpx  # noqa: E402
-
-from catalog.loader import load_platform  # noqa: E402
-from catalog.names import Names  # noqa: E402
-from inferctl.environment import Deployed, find  # noqa: E402
-from local_aws.expressions import Expression  # noqa: E402
-
 ENVIRONMENT = "local"
 CELL_WIDTH, CELL_HEIGHT, GAP = 50, 44, 4  # pixels of CloudWatch's grid, 24 cells wide
 COLORS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#17becf")
