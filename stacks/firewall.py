@@ -66,7 +66,7 @@ class FirewallStack(PlatformStack):
             ),
             # As close to a problem as WAF comes: it knows neither its media type nor the request's id.
             custom_response_bodies={
-                THROTTLED.slug: {"contentType": "APPLICATION_JSON", "content": THROTTLED.document()}
+                THROTTLED.slug: {"contentType": "APPLICATION_JSON", "content": THROTTLED.anonymous()}
             },
             association_config={
                 "requestBody": {

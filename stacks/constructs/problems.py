@@ -19,8 +19,12 @@ class Problem:
     title: str
     detail: str
 
-    def document(self, **more: str) -> str:
-        """The document, with `more` members at its end."""
+    def document(self) -> str:
+        """The document as an API Gateway template: `$context.requestId` is filled in per request."""
+        return self.anonymous(request_id="$context.requestId")
+
+    def anonymous(self, **more: str) -> str:
+        """The document without the request's id, for who does not know it, with `more` members at its end."""
         members = {
             "type": TYPE_PREFIX + self.slug,
             "title": self.title,
@@ -28,10 +32,6 @@ class Problem:
             "detail": self.detail,
         }
         return json.dumps(members | more, separators=(",", ":"))
-
-    def template(self) -> str:
-        """The document as an API Gateway template: `$context.requestId` is filled in per request."""
-        return self.document(request_id="$context.requestId")
 
 
 BAD_REQUEST = Problem(
@@ -109,7 +109,7 @@ def gateway_responses() -> dict[str, dict[str, object]]:
                 "gatewayresponse.header.Content-Type": f"'{MEDIA_TYPE}'",
                 "gatewayresponse.header.X-Request-Id": "context.requestId",
             },
-            "responseTemplates": {"application/json": problem.template()},
+            "responseTemplates": {"application/json": problem.document()},
         }
         for response_type, problem in GATEWAY_RESPONSES.items()
     }

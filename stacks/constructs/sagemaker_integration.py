@@ -29,7 +29,7 @@ UNWRAP_MODEL_ERROR = f"""\
 #set($context.responseOverride.status = $status)
 $document#{{else}}
 #set($context.responseOverride.status = {MODEL_ERROR.status})
-{MODEL_ERROR.template()}#end"""
+{MODEL_ERROR.document()}#end"""
 
 RETRY_AFTER_SECONDS = "5"
 
@@ -89,7 +89,7 @@ def invoke_endpoint(
 
 
 def _problem(problem: Problem, *, retry_after: str | None = None) -> dict[str, Any]:
-    return _answer(str(problem.status), template=problem.template(), retry_after=retry_after)
+    return _answer(str(problem.status), template=problem.document(), retry_after=retry_after)
 
 
 def _answer(
