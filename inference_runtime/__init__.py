@@ -1,14 +1,17 @@
 """The inference engine shared by every target: artifact, Open Inference Protocol v2, ONNX Runtime.
 
-A request flows `service` -> `protocol` -> `model`; each module imports only those listed after it:
+A request flows `service` -> `codecs` -> `model` -> `codecs`; each module imports only those listed after it:
 
-    service    routes, the model's lifecycle, problems turned into answers
-    model      an artifact in memory: ONNX session plus the optional handler.py
-    protocol   request and response documents
-    tensors    JSON data <-> numpy arrays
-    artifacts  S3 -> a verified local folder
-    manifest   what an artifact is, and whether a folder is one
-    errors     what a client may be told
+    service      routes, the model's lifecycle, problems turned into answers
+    model        an artifact in memory: ONNX session plus the optional handler.py
+    codecs       bodies of every media type <-> requests and answers
+    protocol     documents of the Open Inference Protocol, and bytes after them
+    plain        bodies that are no documents: npy, raw bytes, CSV
+    compression  gzip and deflate, within a limit
+    tensors      JSON data and bytes <-> numpy arrays
+    artifacts    S3 -> a verified local folder
+    manifest     what an artifact is, and whether a folder is one
+    errors       what a client may be told
 
 `logs` writes JSON lines, for targets that have no Powertools.
 

@@ -17,10 +17,10 @@ from typing import Any
 FILE_NAME = "manifest.json"
 SCHEMA = 1
 PLATFORM = "onnxruntime_onnx"
-#: The Open Inference Protocol v2 datatypes that a signature may use (BF16 has no numpy equivalent).
+#: The Open Inference Protocol v2 datatypes that a signature may use.
 DATATYPES = (
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
-    "FP16", "FP32", "FP64", "BYTES",
+    "FP16", "BF16", "FP32", "FP64", "BYTES",
 )  # fmt: skip
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")

@@ -13,16 +13,16 @@ BYTES are object arrays of `bytes` on the public side; the graph's string tensor
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
-from inference_runtime import protocol
+from inference_runtime.codecs import Codec, Encoded
 from inference_runtime.errors import Problem
 from inference_runtime.manifest import Artifact, ArtifactError, Manifest, TensorSpec
 from inference_runtime.tensors import DTYPES, Array, fits
@@ -30,6 +30,7 @@ from inference_runtime.tensors import DTYPES, Array, fits
 logger = logging.getLogger(__name__)
 
 Arrays = dict[str, Array]
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 #: In order of preference. ONNX Runtime falls back to the next when one cannot start.
 PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
@@ -63,6 +64,7 @@ class Model:
             ArtifactError: its files do not make a model that answers.
         """
         self.manifest = artifact.manifest
+        self.codec = Codec(artifact.manifest)
         self._handler = _load_handler(artifact)
         self._session = _open_session(artifact.folder / self.manifest.model)
         self._check_signature()
@@ -77,16 +79,25 @@ class Model:
             },
         )
 
-    def answer(self, body: bytes) -> bytes:
-        """The response document to a request document.
+    def answer(
+        self, body: bytes, headers: Mapping[str, str] = NO_HEADERS, *, limit: int = 0, text_only: bool = False
+    ) -> Encoded:
+        """The answer to a request's body. Arguments as `Codec.read` takes them.
 
         Raises:
             Problem: one of the 400s for a bad request; model-error when the model itself fails.
         """
-        request = protocol.read_request(body, self.manifest)
-        outputs = self.infer(request.inputs, request.outputs)
+        call = self.codec.read(headers, body, limit, text_only=text_only)
+        answers = []
+        for index, request in enumerate(call.requests):
+            try:
+                answers.append(self.infer(request.inputs, request.outputs))
+            except Problem as problem:
+                raise call.located(index, problem) from problem
         try:
-            return protocol.write_response(self.manifest, request.id, outputs)
+            return self.codec.write(call, answers)
+        except Problem:
+            raise
         except Exception as error:
             raise _failure(self.manifest, "the answer cannot be written") from error
 

@@ -1,8 +1,12 @@
-"""Open Inference Protocol v2 documents (https://github.com/kserve/open-inference-protocol), JSON form.
+"""Open Inference Protocol v2 documents (https://github.com/kserve/open-inference-protocol), and the binary
+tensor extension to them: a JSON document followed by the bytes of tensors
+(https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md).
 
-Members beyond those read here, which the protocol's extensions and clients add, are ignored.
+Members beyond those read here, which the protocol's other extensions and clients add, are ignored, unless
+they ask for another answer than the one that would be given.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,43 +15,154 @@ import orjson
 from inference_runtime import tensors
 from inference_runtime.errors import Problem, shown
 from inference_runtime.manifest import Manifest, TensorSpec
-from inference_runtime.tensors import Array
+from inference_runtime.tensors import Array, Buffer
+
+#: What an output may be asked for that is not done here.
+_NOT_DONE = ("classification", "shared_memory_region")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InferRequest:
-    """What a client asked: every input of the signature, and the outputs to answer, in order."""
+    """What a client asked: every input of the signature, and the outputs to answer, in order.
 
-    id: str | None
+    `binary` are those of the outputs that the client wants as bytes.
+    """
+
     inputs: dict[str, Array]
     outputs: tuple[str, ...]
+    id: str | None = None
+    binary: frozenset[str] = frozenset()
 
 
-def read_request(body: bytes, manifest: Manifest) -> InferRequest:
-    """Parse and check an inference request against the model's signature.
+class Documents:
+    """Reads and writes the documents of one model. Safe to use from several threads."""
 
-    Raises:
-        Problem: any of the 400s, naming the field.
-    """
-    document = _parse(body)
-    if "id" in document and not isinstance(document["id"], str):
-        raise Problem("invalid-request", f"id is {shown(document['id'])}; it must be a string")
-    _check_parameters("parameters", document)
-    return InferRequest(
-        document.get("id"),
-        _read_inputs(document.get("inputs"), manifest.inputs),
-        _read_outputs(document.get("outputs"), manifest.outputs),
-    )
+    def __init__(self, manifest: Manifest) -> None:
+        self.readers = {spec.name: tensors.Reader(spec) for spec in manifest.inputs}
+        self.datatypes = {spec.name: spec.datatype for spec in manifest.outputs}
+        self.outputs = tuple(self.datatypes)
+        self._everything = frozenset(self.outputs)
+        self._head = orjson.dumps({"model_name": manifest.name, "model_version": manifest.version})[:-1]
+        # Of each output, what comes before its shape.
+        self._heads = {
+            name: orjson.dumps({"name": name, "datatype": datatype})[:-1] + b',"shape":'
+            for name, datatype in self.datatypes.items()
+        }
 
+    def read(self, body: Buffer, tail: Buffer = b"", *, binary: bool = False) -> InferRequest:
+        """Parse and check an inference request against the model's signature.
 
-def write_response(manifest: Manifest, request_id: str | None, outputs: dict[str, Array]) -> bytes:
-    """The answer to a request: `outputs` in the order given, `id` as the client sent it, or absent."""
-    datatypes = {spec.name: spec.datatype for spec in manifest.outputs}
-    document: dict[str, Any] = {"model_name": manifest.name, "model_version": manifest.version}
-    if request_id is not None:
-        document["id"] = request_id
-    document["outputs"] = [tensors.encode(name, datatypes[name], array) for name, array in outputs.items()]
-    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+        Args:
+            tail: the bytes of the inputs that say `binary_data_size`, in the order of the inputs.
+            binary: whether outputs come as bytes where the document does not say.
+
+        Raises:
+            Problem: any of the 400s, naming the field.
+        """
+        document = _parse(body)
+        id_ = document.get("id")
+        if (id_ is None and "id" in document) or (id_ is not None and type(id_) is not str):
+            raise Problem("invalid-request", f"id is {shown(id_)}; it must be a string")
+        if "parameters" in document:
+            parameters = document["parameters"]
+            _require_object("parameters", parameters)
+            binary = _flag("parameters.binary_data_output", parameters.get("binary_data_output", binary))
+        inputs = self._read_inputs(document.get("inputs"), tail)
+        wanted = document.get("outputs")
+        if wanted is None or wanted == []:
+            return InferRequest(inputs, self.outputs, id_, self._everything if binary else frozenset())
+        names, binary_names = self._read_outputs(wanted, binary)
+        return InferRequest(inputs, names, id_, binary_names)
+
+    def write(self, request: InferRequest, arrays: dict[str, Array]) -> bytes:
+        """The answer in JSON: the request's outputs in its order, and its `id`, if it has one."""
+        outputs = [self._output(name, arrays[name]) for name in request.outputs]
+        return self._document(request, outputs)
+
+    def write_binary(self, request: InferRequest, arrays: dict[str, Array]) -> tuple[bytes, int]:
+        """The answer with the outputs in `request.binary` as bytes, and the length of its JSON."""
+        outputs, tail = [], []
+        for name in request.outputs:
+            if name not in request.binary:
+                outputs.append(self._output(name, arrays[name]))
+                continue
+            tail.append(tensors.tobytes(arrays[name], self.datatypes[name]))
+            outputs.append(
+                b'%s%s,"parameters":{"binary_data_size":%d}}'
+                % (self._heads[name], orjson.dumps(arrays[name].shape), len(tail[-1]))
+            )
+        header = self._document(request, outputs)
+        return b"".join((header, *tail)), len(header)
+
+    def _document(self, request: InferRequest, outputs: Sequence[bytes]) -> bytes:
+        id_ = b"" if request.id is None else b',"id":' + orjson.dumps(request.id)
+        return b'%s%s,"outputs":[%s]}' % (self._head, id_, b",".join(outputs))
+
+    def _output(self, name: str, array: Array) -> bytes:
+        data, base64 = tensors.dumps(array, self.datatypes[name])
+        parameters = b',"parameters":{"content_type":"base64"}' if base64 else b""
+        return b'%s%s%s,"data":%s}' % (self._heads[name], orjson.dumps(array.shape), parameters, data)
+
+    def _read_inputs(self, documents: object, tail: Buffer) -> dict[str, Array]:
+        if type(documents) is not list:
+            raise Problem("invalid-request", "inputs is missing or not a list of tensors")
+        inputs: dict[str, Array] = {}
+        rest = memoryview(tail)
+        for index, document in enumerate(documents):
+            name = _name("inputs", index, document)
+            reader = self.readers.get(name)
+            if reader is None:
+                raise Problem(
+                    "unknown-input",
+                    f"inputs[{index}] is named {shown(name)}; the model takes {list(self.readers)}",
+                )
+            if name in inputs:
+                raise Problem("invalid-request", f"inputs[{index}]: {name!r} appears twice")
+            size = None
+            if "parameters" in document:
+                parameters = document["parameters"]
+                _require_object(f"inputs[{index}].parameters", parameters)
+                size = parameters.get("binary_data_size")
+            if size is None:
+                inputs[name] = reader.decode(document)
+                continue
+            if type(size) is not int or not 0 <= size <= len(rest):
+                raise reader.refused(
+                    f"binary_data_size is {shown(size)}; {len(rest)} bytes are left after the JSON header"
+                )
+            if "data" in document:
+                raise reader.refused("it has both data and binary_data_size")
+            inputs[name] = reader.decode_binary(document, rest[:size])
+            rest = rest[size:]
+        if len(inputs) != len(self.readers):
+            missing = [name for name in self.readers if name not in inputs]
+            raise Problem("missing-input", f"inputs lack {missing}; the model takes {list(self.readers)}")
+        if len(rest):
+            raise Problem("invalid-data", f"{len(rest)} bytes of the body belong to no input")
+        return inputs
+
+    def _read_outputs(self, documents: object, binary: bool) -> tuple[tuple[str, ...], frozenset[str]]:
+        """The outputs asked for, and which of them as bytes."""
+        if not isinstance(documents, list):
+            raise Problem("invalid-request", "outputs is not a list")
+        wanted: dict[str, bool] = {}
+        for index, document in enumerate(documents):
+            name = _name("outputs", index, document)
+            if name not in self.datatypes:
+                raise Problem(
+                    "unknown-output",
+                    f"outputs[{index}] is named {shown(name)}; the model gives {list(self.outputs)}",
+                )
+            if name in wanted:
+                raise Problem("invalid-request", f"outputs[{index}]: {name!r} appears twice")
+            parameters = document.get("parameters", {})
+            where = f"outputs[{index}].parameters"
+            _require_object(where, parameters)
+            for parameter in _NOT_DONE:
+                if parameter in parameters:
+                    raise Problem("invalid-request", f"{where}: {parameter} is not offered here")
+            wanted[name] = _flag(f"{where}.binary_data", parameters.get("binary_data", binary))
+        return tuple(wanted), frozenset(name for name, flag in wanted.items() if flag)
 
 
 def model_metadata(manifest: Manifest) -> bytes:
@@ -64,69 +179,36 @@ def model_metadata(manifest: Manifest) -> bytes:
     )
 
 
-def _parse(body: bytes) -> dict[str, Any]:
-    if not body:
-        raise Problem("invalid-json", "The body is empty; send an inference request as a JSON object")
+def _parse(body: Buffer) -> dict[str, Any]:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
+        if not len(body):
+            detail = "The body is empty; send an inference request as a JSON object"
+            raise Problem("invalid-json", detail) from None
         raise Problem("invalid-json", f"Line {error.lineno}, column {error.colno}: {error.msg}") from None
-    if not isinstance(document, dict):
+    if type(document) is not dict:
         raise Problem("invalid-request", "The body is not a JSON object with `inputs`")
     return document
 
 
-def _read_inputs(documents: object, specs: tuple[TensorSpec, ...]) -> dict[str, Array]:
-    if not isinstance(documents, list):
-        raise Problem("invalid-request", "inputs is missing or not a list of tensors")
-    by_name = {spec.name: spec for spec in specs}
-    inputs: dict[str, Array] = {}
-    for index, document in enumerate(documents):
-        name = _name(f"inputs[{index}]", document)
-        if name not in by_name:
-            raise Problem(
-                "unknown-input", f"inputs[{index}] is named {shown(name)}; the model takes {list(by_name)}"
-            )
-        if name in inputs:
-            raise Problem("invalid-request", f"inputs[{index}]: {name!r} appears twice")
-        _check_parameters(f"inputs[{index}].parameters", document)
-        inputs[name] = tensors.decode(document, by_name[name])
-    missing = [name for name in by_name if name not in inputs]
-    if missing:
-        raise Problem("missing-input", f"inputs lack {missing}; the model takes {list(by_name)}")
-    return inputs
-
-
-def _read_outputs(documents: object, specs: tuple[TensorSpec, ...]) -> tuple[str, ...]:
-    """The outputs asked for; all of them where the client names none."""
-    known = [spec.name for spec in specs]
-    if documents is None or documents == []:
-        return tuple(known)
-    if not isinstance(documents, list):
-        raise Problem("invalid-request", "outputs is not a list")
-    names: list[str] = []
-    for index, document in enumerate(documents):
-        name = _name(f"outputs[{index}]", document)
-        if name not in known:
-            raise Problem(
-                "unknown-output", f"outputs[{index}] is named {shown(name)}; the model gives {known}"
-            )
-        if name in names:
-            raise Problem("invalid-request", f"outputs[{index}]: {name!r} appears twice")
-        names.append(name)
-    return tuple(names)
-
-
-def _name(where: str, document: object) -> str:
-    if not isinstance(document, dict) or not isinstance(document.get("name"), str):
-        raise Problem("invalid-request", f"{where} is not an object with a `name`")
-    name: str = document["name"]
-    return name
-
-
-def _check_parameters(where: str, document: dict[str, Any]) -> None:
-    if not isinstance(document.get("parameters", {}), dict):
+def _require_object(where: str, value: object) -> None:
+    if not isinstance(value, dict):
         raise Problem("invalid-request", f"{where} is not an object")
+
+
+def _flag(where: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise Problem("invalid-request", f"{where} is {shown(value)}; it must be true or false")
+    return value
+
+
+def _name(member: str, index: int, document: object) -> str:
+    if type(document) is dict:
+        name = document.get("name")
+        if type(name) is str:
+            return name
+    raise Problem("invalid-request", f"{member}[{index}] is not an object with a `name`")
 
 
 def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:

@@ -6,13 +6,14 @@ documents and errors are decided here, once.
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import orjson
 
-from inference_runtime import errors, protocol
+from inference_runtime import codecs, errors, protocol
+from inference_runtime.codecs import Encoded
 from inference_runtime.errors import Problem, shown
 from inference_runtime.manifest import ArtifactError
 
@@ -26,7 +27,9 @@ logger = logging.getLogger(__name__)
 DEFAULT_MAX_BODY_BYTES = 4 * 1024 * 1024
 #: The largest answer: Lambda carries 6 MB, in which the body is a JSON string with its quotes escaped.
 MAX_ANSWER_BYTES = 5 * 1024 * 1024
-SERVER = {"name": "inference-platform", "version": "0.1.0", "extensions": []}
+#: The largest answer that is no text, which Lambda carries as base64.
+MAX_BINARY_ANSWER_BYTES = 4 * 1024 * 1024
+SERVER = {"name": "inference-platform", "version": "0.1.0", "extensions": list(codecs.EXTENSIONS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +39,12 @@ class Answer:
     status: int
     headers: dict[str, str]
     body: bytes
+    is_text: bool = True
 
     @classmethod
-    def of(cls, body: bytes, request_id: str) -> "Answer":
-        """A successful answer with a JSON document."""
-        return cls(200, {"content-type": "application/json", "x-request-id": request_id}, body)
+    def of(cls, encoded: Encoded, request_id: str) -> "Answer":
+        """A successful answer."""
+        return cls(200, {**encoded.headers, "x-request-id": request_id}, encoded.body, encoded.is_text)
 
     @classmethod
     def refusing(cls, problem: Problem, request_id: str) -> "Answer":
@@ -83,12 +87,25 @@ class Service:
             logger.exception("model not loaded", extra={"model": self.name, "reason": str(error)})
 
     def handle(
-        self, method: str, path: str, content_type: str | None, body: bytes, request_id: str
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        request_id: str,
+        *,
+        text_only: bool = False,
     ) -> Answer:
-        """Answer a request. `path` is the protocol's own, from `/v2` on."""
+        """Answer a request.
+
+        Args:
+            path: the protocol's own, from `/v2` on.
+            headers: by lower-case name; those in `codecs.HEADERS` are looked at.
+            text_only: whether the answer's way carries text only.
+        """
         try:
             self.check_size(len(body))
-            return Answer.of(self._perform(method, path, content_type, body), request_id)
+            return Answer.of(self._perform(method, path, headers, body, text_only), request_id)
         except Problem as problem:
             return Answer.refusing(problem, request_id)
         except Exception:
@@ -102,7 +119,9 @@ class Service:
         if size > self.max_body_bytes:
             raise Problem("payload-too-large", f"The body is over the limit of {self.max_body_bytes} bytes")
 
-    def _perform(self, method: str, path: str, content_type: str | None, body: bytes) -> bytes:
+    def _perform(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes, text_only: bool
+    ) -> Encoded:
         for pattern, allowed, operation in _ROUTES:
             match = pattern.fullmatch(path)
             if match is None:
@@ -111,7 +130,9 @@ class Service:
                 raise Problem("not-found", f"There is no model {shown(match['model'])} here")
             if method != allowed:
                 raise Problem("method-not-allowed", f"Use {allowed}", {"allow": allowed})
-            return operation(self, content_type, body)
+            if operation is None:
+                return self._infer(headers, body, text_only)
+            return Encoded({"content-type": "application/json"}, operation(self))
         raise Problem("not-found", f"There is no {shown(path)} here")
 
     def _loaded(self) -> "Model":
@@ -120,43 +141,39 @@ class Service:
             raise Problem("model-unavailable", f"The model {self.name!r} {reason}")
         return self._model
 
-    def _server_metadata(self, content_type: str | None, body: bytes) -> bytes:
+    def _server_metadata(self) -> bytes:
         return orjson.dumps(SERVER)
 
-    def _server_live(self, content_type: str | None, body: bytes) -> bytes:
+    def _server_live(self) -> bytes:
         return orjson.dumps({"live": True})
 
-    def _server_ready(self, content_type: str | None, body: bytes) -> bytes:
+    def _server_ready(self) -> bytes:
         self._loaded()
         return orjson.dumps({"ready": True})
 
-    def _model_metadata(self, content_type: str | None, body: bytes) -> bytes:
+    def _model_metadata(self) -> bytes:
         return protocol.model_metadata(self._loaded().manifest)
 
-    def _model_ready(self, content_type: str | None, body: bytes) -> bytes:
+    def _model_ready(self) -> bytes:
         self._loaded()
         return orjson.dumps({"name": self.name, "ready": True})
 
-    def _infer(self, content_type: str | None, body: bytes) -> bytes:
-        media_type = (content_type or "").partition(";")[0].strip().lower()
-        if media_type not in ("", "application/json"):
+    def _infer(self, headers: Mapping[str, str], body: bytes, text_only: bool) -> Encoded:
+        answer = self._loaded().answer(body, headers, limit=self.max_body_bytes, text_only=text_only)
+        limit = MAX_ANSWER_BYTES if answer.is_text else MAX_BINARY_ANSWER_BYTES
+        if len(answer.body) > limit:
             raise Problem(
-                "unsupported-media-type", f"Content-Type is {shown(media_type)}; use application/json"
-            )
-        answer = self._loaded().answer(body)
-        if len(answer) > MAX_ANSWER_BYTES:
-            raise Problem(
-                "payload-too-large",
-                f"The answer would be over {MAX_ANSWER_BYTES} bytes; send fewer rows at once",
+                "payload-too-large", f"The answer would be over {limit} bytes; send fewer rows at once"
             )
         return answer
 
 
-_ROUTES: tuple[tuple[re.Pattern[str], str, Callable[[Service, str | None, bytes], bytes]], ...] = (
+#: An operation of None is inference, the only one that reads the request.
+_ROUTES: tuple[tuple[re.Pattern[str], str, Callable[[Service], bytes] | None], ...] = (
     (re.compile(r"/v2"), "GET", Service._server_metadata),
     (re.compile(r"/v2/health/live"), "GET", Service._server_live),
     (re.compile(r"/v2/health/ready"), "GET", Service._server_ready),
     (re.compile(r"/v2/models/(?P<model>[^/]+)"), "GET", Service._model_metadata),
     (re.compile(r"/v2/models/(?P<model>[^/]+)/ready"), "GET", Service._model_ready),
-    (re.compile(r"/v2/models/(?P<model>[^/]+)/infer"), "POST", Service._infer),
+    (re.compile(r"/v2/models/(?P<model>[^/]+)/infer"), "POST", None),
 )

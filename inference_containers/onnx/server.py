@@ -70,7 +70,7 @@ class App:
         body = b""
         try:
             body = await self._read(headers, receive)
-            call = (method, path, headers.get("content-type"), body, request_id)
+            call = (method, path, headers, body, request_id)
             if body:
                 answer = await asyncio.get_running_loop().run_in_executor(
                     self._threads, self._service.handle, *call

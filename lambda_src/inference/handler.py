@@ -31,6 +31,7 @@ from botocore.config import Config
 from inference_runtime import tracing
 from inference_runtime.artifacts import fetch
 from inference_runtime.capture import Exchange, Recorder
+from inference_runtime.codecs import ACCEPT_ENCODING, CONTENT_ENCODING, names_binary
 from inference_runtime.model import Model
 from inference_runtime.service import DEFAULT_MAX_BODY_BYTES, Answer, Service
 
@@ -119,8 +120,8 @@ def _handle(event: dict[str, Any]) -> tuple[dict[str, Any], Exchange | None]:
     response = {
         "statusCode": answer.status,
         "headers": answer.headers,
-        "body": answer.body.decode(),
-        "isBase64Encoded": False,
+        "body": answer.body.decode() if answer.is_text else base64.b64encode(answer.body).decode(),
+        "isBase64Encoded": not answer.is_text,
     }
     inferred = event["httpMethod"] == "POST" and answer.status == 200
     return response, Exchange(request_id, body, answer.body, now) if inferred else None
@@ -131,7 +132,11 @@ def _answer(event: dict[str, Any], body: bytes) -> Answer:
     # A custom domain may put a base path before the protocol's own.
     path = re.sub(r"^.*?(?=/v2(/|$))", "", event["path"])
     request_id = event["requestContext"]["requestId"]
-    return service.handle(event["httpMethod"], path, headers.get("content-type"), body, request_id)
+    # API Gateway answers in bytes only to who asks for them first, and compresses by itself.
+    text_only = not names_binary(headers.get("accept"))
+    for name in (CONTENT_ENCODING, ACCEPT_ENCODING):
+        headers.pop(name, None)
+    return service.handle(event["httpMethod"], path, headers, body, request_id, text_only=text_only)
 
 
 def _body(event: dict[str, Any]) -> bytes:

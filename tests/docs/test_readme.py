@@ -42,5 +42,5 @@ def test_the_model_of_the_readme_builds_and_answers_its_sample(
     assert builder.main(["--output", str(tmp_path / "artifacts")]) == 0
 
     model = Model(verify(tmp_path / "artifacts" / "fahrenheit"))
-    answer = json.loads(model.answer(files["sample.json"].encode()))
+    answer = json.loads(model.answer(files["sample.json"].encode()).body)
     assert check(json.loads(files["expected.json"]), answer) == []

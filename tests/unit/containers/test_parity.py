@@ -133,4 +133,4 @@ def test_every_other_route_too(both: Both, method: str, path: str, status: int) 
 
 
 def test_media_types_too(both: Both) -> None:
-    assert both.ask("POST", "/v2/models/doubler/infer", tiny.body(), "text/csv")[0] == 415
+    assert both.ask("POST", "/v2/models/doubler/infer", tiny.body(), "text/plain")[0] == 415

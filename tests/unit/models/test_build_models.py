@@ -79,7 +79,7 @@ def test_two_builds_of_a_model_are_equal_in_every_byte(artifacts, rebuilt, model
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_sample_is_answered_as_expected(artifacts, sample, model):
-    answer = Model(verify(artifacts / model)).answer(json.dumps(sample(model, "sample.json")).encode())
+    answer = Model(verify(artifacts / model)).answer(json.dumps(sample(model, "sample.json")).encode()).body
 
     assert check(sample(model, "expected.json"), json.loads(answer)) == []
 

@@ -97,7 +97,7 @@ def test_a_path_that_could_leave_the_folder_or_alias_another_is_refused(
         ({"files": {"model.onnx": {"sha256": "0" * 64, "size": -1}}}, r"files\['model.onnx'\].size is -1"),
         ({"files": {"model.onnx": {"sha256": "0" * 64}}}, r"files\['model.onnx'\]: missing size"),
         ({"inputs": []}, "inputs is .* at least one tensor"),
-        ({"inputs": [{"name": "x", "datatype": "BF16", "shape": [1]}]}, r"inputs\[0\].datatype is 'BF16'"),
+        ({"inputs": [{"name": "x", "datatype": "FP8", "shape": [1]}]}, r"inputs\[0\].datatype is 'FP8'"),
         ({"inputs": [{"name": "x", "datatype": "FP32", "shape": [0]}]}, r"inputs\[0\].shape is \[0\]"),
         ({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1]}] * 2}, r"inputs\[1\].name is 'x'"),
         ({"outputs": ["y"]}, r"outputs\[0\] is not an object"),
