@@ -76,6 +76,8 @@ _FORMS = {
     "application/x-ndjson": Form.LINES,
     "text/csv": Form.CSV,
 }
+#: Found faster than the member of the Enum.
+_JSON = Form.JSON
 _TEXT = (Form.JSON, Form.LINES, Form.CSV)
 #: A tensor by itself. As an answer's media type, octets may also be a document followed by bytes.
 _TENSOR = (Form.NPY, Form.RAW)
@@ -116,7 +118,6 @@ class Codec:
         self._documents = Documents(manifest)
         self._readers = list(self._documents.readers.values())
         self._table = plain.Table(self._readers, manifest.outputs)
-        self._datatypes = self._documents.datatypes
 
     def read(self, headers: Mapping[str, str], body: Buffer, limit: int, *, text_only: bool = False) -> Call:
         """Parse and check a body against the model's signature. `body` must not change afterwards.
@@ -141,20 +142,11 @@ class Codec:
         wanted = _wanted(headers.get(ACCEPT))
         if text_only and wanted not in _TEXT:
             wanted = Form.JSON if form in _TENSOR else None
-        if form is Form.TRITON or (length is not None and form in (Form.JSON, Form.RAW)):
-            call = self._read_binary(form, length, body, wanted)
-        elif form is Form.JSON:
-            call = self._read_document(body, wanted)
-        elif form in _TENSOR:
-            call = self._read_tensor(form, body, wanted)
-        elif form is Form.CSV:
-            call = self._read_rows(body, wanted)
-        else:
-            call = self._read_lines(body)
+        call = self._read(form, length, body, wanted)
         if text_only and call.form not in _TEXT:
             call.form = Form.JSON
-        if offers := headers.get(ACCEPT_ENCODING):
-            call.encoding = compression.accepted(offers)
+        if ACCEPT_ENCODING in headers:
+            call.encoding = compression.accepted(headers[ACCEPT_ENCODING])
         return call
 
     def write(self, call: Call, answers: Sequence[Arrays]) -> Encoded:
@@ -163,28 +155,36 @@ class Codec:
         Raises:
             Problem: unsupported-media-type where the outputs do not fit the form.
         """
-        request, arrays = call.requests[0], answers[0]
-        match call.form:
-            case Form.JSON:
-                encoded = Encoded({CONTENT_TYPE: "application/json"}, self._documents.write(request, arrays))
-            case Form.BINARY | Form.TRITON:
-                body, length = self._documents.write_binary(request, arrays)
-                media_type = f"{_TRITON};json-header-size={length}" if call.form is Form.TRITON else _OCTETS
-                return Encoded({CONTENT_TYPE: media_type, HEADER_LENGTH: str(length)}, body, False)
-            case Form.NPY:
-                return Encoded({CONTENT_TYPE: _NPY}, plain.write_npy(arrays[request.outputs[0]]), False)
-            case Form.RAW:
-                name = request.outputs[0]
-                body = tensors.tobytes(arrays[name], self._datatypes[name])
-                return Encoded({CONTENT_TYPE: _OCTETS}, body, False)
-            case Form.LINES:
-                pairs = zip(call.requests, answers, strict=True)
-                lines = [self._documents.write(asked, given) + b"\n" for asked, given in pairs]
-                encoded = Encoded({CONTENT_TYPE: Form.LINES.value}, b"".join(lines))
-            case Form.CSV:
-                body = self._table.write(answers, request.outputs)
-                encoded = Encoded({CONTENT_TYPE: "text/csv; charset=utf-8"}, body)
-        return _compressed(encoded, call.encoding)
+        form, request, arrays = call.form, call.requests[0], answers[0]
+        if form is _JSON:
+            text = Encoded({CONTENT_TYPE: "application/json"}, self._documents.write(request, arrays))
+        elif form in (Form.BINARY, Form.TRITON):
+            body, length = self._documents.write_binary(request, arrays)
+            media_type = f"{_TRITON};{_SIZE}={length}" if form is Form.TRITON else _OCTETS
+            return Encoded({CONTENT_TYPE: media_type, HEADER_LENGTH: str(length)}, body, False)
+        elif form is Form.NPY:
+            return Encoded({CONTENT_TYPE: _NPY}, plain.write_npy(arrays[request.outputs[0]]), False)
+        elif form is Form.RAW:
+            name = request.outputs[0]
+            body = tensors.tobytes(arrays[name], self._documents.datatypes[name])
+            return Encoded({CONTENT_TYPE: _OCTETS}, body, False)
+        elif form is Form.LINES:
+            pairs = zip(call.requests, answers, strict=True)
+            lines = [self._documents.write(asked, given) + b"\n" for asked, given in pairs]
+            text = Encoded({CONTENT_TYPE: Form.LINES.value}, b"".join(lines))
+        else:
+            body = self._table.write(answers, request.outputs)
+            text = Encoded({CONTENT_TYPE: "text/csv; charset=utf-8"}, body)
+        return _compressed(text, call.encoding) if call.encoding else text
+
+    def _read(self, form: Form, length: str | None, body: Buffer, wanted: Form | None) -> Call:
+        if form is _JSON and length is None:
+            return self._read_document(body, wanted)
+        if form is Form.TRITON or (length is not None and form in (Form.JSON, Form.RAW)):
+            return self._read_binary(form, length, body, wanted)
+        if form in _TENSOR:
+            return self._read_tensor(form, body, wanted)
+        return self._read_rows(body, wanted) if form is Form.CSV else self._read_lines(body)
 
     def _read_document(self, body: Buffer, wanted: Form | None) -> Call:
         request = self._documents.read(body, binary=wanted in _BINARY)
@@ -205,13 +205,13 @@ class Codec:
 
     def _answered(self, request: InferRequest, own: Form, wanted: Form | None) -> Form:
         """The form of the answer to a document, where `own` is that of one with bytes."""
+        if wanted is None:
+            return own if request.binary else _JSON
         if wanted is Form.NPY:
-            return self._tensor_form(request, Form.NPY)
+            return self._tensor_form(request, wanted)
         if wanted is Form.TRITON:
             return wanted
-        if request.binary or wanted is Form.RAW:
-            return own
-        return Form.JSON
+        return own if request.binary or wanted is Form.RAW else _JSON
 
     def _read_tensor(self, form: Form, body: Buffer, wanted: Form | None) -> Call:
         """A tensor by itself."""
@@ -236,7 +236,7 @@ class Codec:
 
     def _tensor_form(self, request: InferRequest, form: Form) -> Form:
         """`form`, if the answer can be a tensor by itself, or else a document followed by bytes."""
-        if len(request.outputs) == 1 and self._datatypes[request.outputs[0]] != "BYTES":
+        if len(request.outputs) == 1 and self._documents.datatypes[request.outputs[0]] != "BYTES":
             return form
         request.binary = frozenset(request.outputs)
         return Form.BINARY
@@ -296,9 +296,9 @@ def _wanted(accept: str | None) -> Form | None:
     return None
 
 
-def _compressed(encoded: Encoded, encoding: str | None) -> Encoded:
-    body = compression.deflated(encoding, encoded.body) if encoding else None
-    if body is None or encoding is None:
+def _compressed(encoded: Encoded, encoding: str) -> Encoded:
+    body = compression.deflated(encoding, encoded.body)
+    if body is None:
         return encoded
     headers = encoded.headers | {CONTENT_ENCODING: encoding, "vary": "accept-encoding"}
     return Encoded(headers, body, False)

@@ -17,6 +17,7 @@ from inference_runtime.errors import Problem, shown
 from inference_runtime.manifest import Manifest, TensorSpec
 from inference_runtime.tensors import Array, Buffer
 
+_NONE: dict[str, Any] = {}
 #: What an output may be asked for that is not done here.
 _NOT_DONE = ("classification", "shared_memory_region")
 
@@ -107,7 +108,7 @@ class Documents:
         if type(documents) is not list:
             raise Problem("invalid-request", "inputs is missing or not a list of tensors")
         inputs: dict[str, Array] = {}
-        rest = memoryview(tail)
+        position = 0
         for index, document in enumerate(documents):
             name = _name("inputs", index, document)
             reader = self.readers.get(name)
@@ -118,27 +119,27 @@ class Documents:
                 )
             if name in inputs:
                 raise Problem("invalid-request", f"inputs[{index}]: {name!r} appears twice")
-            size = None
-            if "parameters" in document:
-                parameters = document["parameters"]
-                _require_object(f"inputs[{index}].parameters", parameters)
-                size = parameters.get("binary_data_size")
+            parameters = document.get("parameters", _NONE)
+            if type(parameters) is not dict:
+                raise Problem("invalid-request", f"inputs[{index}].parameters is not an object")
+            size = parameters.get("binary_data_size")
             if size is None:
                 inputs[name] = reader.decode(document)
                 continue
-            if type(size) is not int or not 0 <= size <= len(rest):
+            left = len(tail) - position
+            if type(size) is not int or not 0 <= size <= left:
                 raise reader.refused(
-                    f"binary_data_size is {shown(size)}; {len(rest)} bytes are left after the JSON header"
+                    f"binary_data_size is {shown(size)}; {left} bytes are left after the JSON header"
                 )
             if "data" in document:
                 raise reader.refused("it has both data and binary_data_size")
-            inputs[name] = reader.decode_binary(document, rest[:size])
-            rest = rest[size:]
+            inputs[name] = reader.decode_binary(document, memoryview(tail)[position : position + size])
+            position += size
         if len(inputs) != len(self.readers):
             missing = [name for name in self.readers if name not in inputs]
             raise Problem("missing-input", f"inputs lack {missing}; the model takes {list(self.readers)}")
-        if len(rest):
-            raise Problem("invalid-data", f"{len(rest)} bytes of the body belong to no input")
+        if position != len(tail):
+            raise Problem("invalid-data", f"{len(tail) - position} bytes of the body belong to no input")
         return inputs
 
     def _read_outputs(self, documents: object, binary: bool) -> tuple[tuple[str, ...], frozenset[str]]:

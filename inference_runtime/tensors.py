@@ -78,6 +78,8 @@ class Reader:
         self.spec = spec
         self.where = f"input {spec.name!r}"
         self.dtype = DTYPES[spec.datatype]
+        self._shape, self._rank = spec.shape, len(spec.shape)
+        self._packed = _PACKED.get(spec.datatype)
         self._wire = wire(spec.datatype)
         self._types, self._words = _json_types(spec.datatype)
 
@@ -87,21 +89,21 @@ class Reader:
         Raises:
             Problem: invalid-datatype, invalid-shape or invalid-data, naming the input.
         """
-        self._check_datatype(document)
+        if document.get("datatype") != self.spec.datatype:
+            raise self._datatype_refused(document)
         shape = document.get("shape")
         size = self._size(shape)
-        data = document.get("data")
-        if type(data) is not list:
+        values = document.get("data")
+        if type(values) is not list:
             raise self.refused("data must be a JSON array of the tensor's values")
-        values = data
-        if len(data) != size or (type(data[0]) is list and len(self.spec.shape) > 1):
-            values = _flatten(self, data, shape, size)
-        array = self.values(values, document.get("parameters"))
-        return array if len(self.spec.shape) == 1 else array.reshape(shape)
+        if len(values) != size or (type(values[0]) is list and self._rank > 1):
+            values = _flatten(self, values, shape, size)
+        return self._array(values, shape, document.get("parameters"))
 
     def decode_binary(self, document: dict[str, Any], data: Buffer) -> Array:
         """One tensor of a request whose values are in `data`: a view of it, where the datatype allows."""
-        self._check_datatype(document)
+        if document.get("datatype") != self.spec.datatype:
+            raise self._datatype_refused(document)
         shape = document.get("shape")
         return self.view(data, self._size(shape)).reshape(shape)
 
@@ -124,20 +126,22 @@ class Reader:
             array = array.view(np.bool_)
         return _frozen(array)
 
-    def values(self, values: list[Any], parameters: object = None) -> Array:
-        """A flat array of JSON's values, whose types and ranges are checked here."""
+    def values(self, values: list[Any]) -> Array:
+        """A flat array of JSON's values, whose types and ranges are checked."""
+        return self._array(values, [len(values)], None)
+
+    def _array(self, values: list[Any], shape: Any, parameters: object) -> Array:
         # Exact types, as a JSON true is a Python int. Building the set is one loop in C.
         if not self._types.issuperset(map(type, values)):
             index = next(i for i, value in enumerate(values) if type(value) not in self._types)
             raise self.refused(f"value {index} is {shown(values[index])}; data must be {self._words}")
-        packed = _PACKED.get(self.spec.datatype)
-        if packed and len(values) <= _SHORT:
+        if self._packed and len(values) <= _SHORT:
             try:
-                return np.frombuffer(_packer(packed, len(values)).pack(*values), self.dtype)
+                return np.ndarray(shape, self.dtype, _packer(self._packed, len(values)).pack(*values))
             except (struct.error, OverflowError):
                 raise self._out_of_range(values) from None
         if self.spec.datatype == "BYTES":
-            return _frozen(_objects(_texts(self, values, parameters)))
+            return _frozen(_objects(_texts(self, values, parameters)).reshape(shape))
         try:
             with np.errstate(over="ignore"):
                 array: Array = np.array(values, self.dtype)
@@ -147,7 +151,7 @@ class Reader:
             array = _bfloat16(array)
         if self.dtype.kind == "f" and not np.isfinite(array).all():
             raise self._out_of_range(values)
-        return _frozen(array)
+        return _frozen(array.reshape(shape))
 
     def check_shape(self, shape: object) -> None:
         """Raise invalid-shape where `shape` is none, or not the signature's."""
@@ -156,19 +160,18 @@ class Reader:
     def refused(self, what: str, slug: str = "invalid-data") -> Problem:
         return Problem(slug, f"{self.where}: {what}")
 
-    def _check_datatype(self, document: dict[str, Any]) -> None:
-        if document.get("datatype") != self.spec.datatype:
-            raise self.refused(
-                f"datatype is {shown(document.get('datatype'))}; it must be {self.spec.datatype}",
-                "invalid-datatype",
-            )
+    def _datatype_refused(self, document: dict[str, Any]) -> Problem:
+        return self.refused(
+            f"datatype is {shown(document.get('datatype'))}; it must be {self.spec.datatype}",
+            "invalid-datatype",
+        )
 
     def _size(self, shape: object) -> int:
         """How many values a tensor of this shape has."""
-        if type(shape) is list and len(shape) == len(self.spec.shape):
+        if type(shape) is list and len(shape) == self._rank:
             size = 1
-            for have, want in zip(shape, self.spec.shape, strict=True):
-                if type(have) is not int or have < 1 or want not in (-1, have):
+            for have, want in zip(shape, self._shape):  # noqa: B905 (as long as each other; called often)
+                if type(have) is not int or have < 1 or (have != want and want != -1):
                     break
                 size *= have
             else:
