@@ -7,6 +7,7 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/model-monitor-data-capture.html
     s3://<bucket>/<prefix>/<endpoint>/<variant>/yyyy/mm/dd/hh/<file>.jsonl
 """
 
+import base64
 import contextlib
 import http.client
 import logging
@@ -34,12 +35,14 @@ JSON = "application/json"
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A request that was answered with 200, and its answer; both bodies are JSON."""
+    """A request that was answered with 200, and its answer."""
 
     request_id: str
     request: bytes
     answer: bytes
     time: datetime
+    request_type: str = JSON
+    answer_type: str = JSON
 
 
 class Put(Protocol):
@@ -106,8 +109,8 @@ def record(exchange: Exchange, redact: Collection[str] = ()) -> dict[str, Any]:
     """One line of a capture: SageMaker's record, version 0."""
     return {
         "captureData": {
-            "endpointInput": _side("INPUT", exchange.request, redact),
-            "endpointOutput": _side("OUTPUT", exchange.answer, redact),
+            "endpointInput": _side("INPUT", exchange.request_type, exchange.request, redact),
+            "endpointOutput": _side("OUTPUT", exchange.answer_type, exchange.answer, redact),
         },
         "eventMetadata": {
             "eventId": str(uuid.uuid4()),
@@ -118,9 +121,13 @@ def record(exchange: Exchange, redact: Collection[str] = ()) -> dict[str, Any]:
     }
 
 
-def _side(mode: str, body: bytes, redact: Collection[str]) -> dict[str, str]:
-    data = (_redacted(body, redact) if redact else body).decode()
-    return {"observedContentType": JSON, "mode": mode, "data": data, "encoding": "JSON"}
+def _side(mode: str, media_type: str, body: bytes, redact: Collection[str]) -> dict[str, str]:
+    side = {"observedContentType": media_type, "mode": mode}
+    if media_type.partition(";")[0].strip().lower() == JSON:
+        return side | {"data": (_redacted(body, redact) if redact else body).decode(), "encoding": "JSON"}
+    # As SageMaker writes what it was not told to be text. Values cannot be told apart in it: none is kept
+    # where some may not be.
+    return side | {"data": "" if redact else base64.b64encode(body).decode(), "encoding": "BASE64"}
 
 
 def _redacted(body: bytes, names: Collection[str]) -> bytes:

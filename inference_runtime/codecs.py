@@ -12,7 +12,8 @@
 A document followed by bytes says how long the document is, by `Inference-Header-Content-Length`, or by
 `Content-Type: application/vnd.sagemaker-triton.binary+json;json-header-size=<bytes>`, or, as SageMaker passes
 no other header on, by `json-header-size=<bytes>` in `X-Amzn-SageMaker-Custom-Attributes`. The answer says it
-by the first of these, and by the second where the client did.
+by the first of these, by the second where the client did, and by the bare number in the custom attributes
+where the request has any.
 
 `Accept` chooses among the forms that the answer can have. What has no such form comes as a document.
 """
@@ -96,6 +97,8 @@ class Call:
     encoding: str | None = None
     #: Whether each request is a line of the body, from the first on.
     lines: bool = False
+    #: Whether the answer's custom attributes are to say the length of its JSON.
+    by_attributes: bool = False
 
     def located(self, index: int, problem: Problem) -> Problem:
         """A problem with `requests[index]`, as the client is told."""
@@ -136,9 +139,13 @@ class Codec:
         form, length = _form(headers.get(CONTENT_TYPE, ""))
         if HEADER_LENGTH in headers:
             length = headers[HEADER_LENGTH]
-        elif length is None and CUSTOM_ATTRIBUTES in headers:
-            found = _ATTRIBUTE.search(headers[CUSTOM_ATTRIBUTES])
-            length = found[1] if found else None
+        attributes = headers.get(CUSTOM_ATTRIBUTES)
+        if attributes is not None:
+            if length is None and (found := _ATTRIBUTE.search(attributes)):
+                length = found[1]
+            # A value by itself is the id that API Gateway gives to a request.
+            if "=" not in attributes and not names_binary(headers.get(ACCEPT)):
+                text_only = True
         wanted = _wanted(headers.get(ACCEPT))
         if text_only and wanted not in _TEXT:
             wanted = Form.JSON if form in _TENSOR else None
@@ -147,6 +154,7 @@ class Codec:
             call.form = Form.JSON
         if ACCEPT_ENCODING in headers:
             call.encoding = compression.accepted(headers[ACCEPT_ENCODING])
+        call.by_attributes = attributes is not None
         return call
 
     def write(self, call: Call, answers: Sequence[Arrays]) -> Encoded:
@@ -161,7 +169,10 @@ class Codec:
         elif form in (Form.BINARY, Form.TRITON):
             body, length = self._documents.write_binary(request, arrays)
             media_type = f"{_TRITON};{_SIZE}={length}" if form is Form.TRITON else _OCTETS
-            return Encoded({CONTENT_TYPE: media_type, HEADER_LENGTH: str(length)}, body, False)
+            headers = {CONTENT_TYPE: media_type, HEADER_LENGTH: str(length)}
+            if call.by_attributes:
+                headers[CUSTOM_ATTRIBUTES] = headers[HEADER_LENGTH]
+            return Encoded(headers, body, False)
         elif form is Form.NPY:
             return Encoded({CONTENT_TYPE: _NPY}, plain.write_npy(arrays[request.outputs[0]]), False)
         elif form is Form.RAW:

@@ -30,7 +30,7 @@ from botocore.config import Config
 
 from inference_runtime import tracing
 from inference_runtime.artifacts import fetch
-from inference_runtime.capture import Exchange, Recorder
+from inference_runtime.capture import JSON, Exchange, Recorder
 from inference_runtime.codecs import ACCEPT_ENCODING, CONTENT_ENCODING, names_binary
 from inference_runtime.model import Model
 from inference_runtime.service import DEFAULT_MAX_BODY_BYTES, Answer, Service
@@ -124,11 +124,14 @@ def _handle(event: dict[str, Any]) -> tuple[dict[str, Any], Exchange | None]:
         "isBase64Encoded": not answer.is_text,
     }
     inferred = event["httpMethod"] == "POST" and answer.status == 200
-    return response, Exchange(request_id, body, answer.body, now) if inferred else None
+    if not inferred:
+        return response, None
+    types = (_headers(event).get("content-type") or JSON, answer.headers["content-type"])
+    return response, Exchange(request_id, body, answer.body, now, *types)
 
 
 def _answer(event: dict[str, Any], body: bytes) -> Answer:
-    headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
+    headers = _headers(event)
     # A custom domain may put a base path before the protocol's own.
     path = re.sub(r"^.*?(?=/v2(/|$))", "", event["path"])
     request_id = event["requestContext"]["requestId"]
@@ -137,6 +140,10 @@ def _answer(event: dict[str, Any], body: bytes) -> Answer:
     for name in (CONTENT_ENCODING, ACCEPT_ENCODING):
         headers.pop(name, None)
     return service.handle(event["httpMethod"], path, headers, body, request_id, text_only=text_only)
+
+
+def _headers(event: dict[str, Any]) -> dict[str, str]:
+    return {name.lower(): value for name, value in (event.get("headers") or {}).items()}
 
 
 def _body(event: dict[str, Any]) -> bytes:

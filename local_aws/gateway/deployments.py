@@ -22,6 +22,7 @@ class Route:
 class Deployment:
     resources: dict[str, Json]
     binary_media_types: list[str]
+    minimum_compression_size: int | None
 
     def route(self, method: str, path: str) -> Route | None:
         """The resource and method for a request, or None.
@@ -83,5 +84,9 @@ def served(api_id: str, stage: Json) -> Deployment:
 
 def _live(api_id: str, copied: bool = False) -> Deployment:
     resources = api_gateway._resources.get(api_id, {})
-    media_types = (api_gateway._rest_apis.get(api_id) or {}).get("binaryMediaTypes") or []
-    return Deployment(copy.deepcopy(dict(resources)) if copied else resources, list(media_types))
+    api = api_gateway._rest_apis.get(api_id) or {}
+    return Deployment(
+        copy.deepcopy(dict(resources)) if copied else resources,
+        list(api.get("binaryMediaTypes") or []),
+        api.get("minimumCompressionSize"),
+    )

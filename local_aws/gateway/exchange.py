@@ -88,6 +88,7 @@ class Exchange:
     verb: Json | None = None
     path_parameters: Mapping[str, str] = field(default_factory=dict)
     binary_media_types: list[str] = field(default_factory=list)
+    minimum_compression_size: int | None = None
     authorizer: Json | None = None
 
     fault: Fault | None = None

@@ -37,6 +37,9 @@ def replace(api_id: str, document: Any) -> None:
     media_types = document.get(f"{_X}binary-media-types")
     if media_types is not None:
         api_gateway._rest_apis[api_id]["binaryMediaTypes"] = list(media_types)
+    least = document.get(f"{_X}minimum-compression-size")
+    if least is not None:
+        api_gateway._rest_apis[api_id]["minimumCompressionSize"] = int(least)
 
 
 def _keep_resource_ids(api_id: str, draft: str) -> None:
@@ -57,7 +60,7 @@ def _fill(api_id: str, document: Any) -> None:
         "the document",
         document,
         "openapi", "info", "paths", "components", "security",
-        f"{_X}gateway-responses", f"{_X}binary-media-types",
+        f"{_X}gateway-responses", f"{_X}binary-media-types", f"{_X}minimum-compression-size",
     )  # fmt: skip
     _only("components", document.get("components", {}), "securitySchemes")
     schemes = document.get("components", {}).get("securitySchemes", {})

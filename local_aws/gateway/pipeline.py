@@ -8,7 +8,7 @@ from typing import Any
 from ministack.services import apigateway_v1 as api_gateway
 from ministack.services import cognito
 
-from local_aws.gateway import backends, deployments, faults, records
+from local_aws.gateway import backends, coding, deployments, faults, records
 from local_aws.gateway.exchange import Answer, Exchange, Fault
 
 logger = logging.getLogger("local_aws.gateway")
@@ -41,7 +41,7 @@ async def execute(
         )
     exchange = Exchange(account, region, api, stage, method, path, headers or {}, query or {}, body or b"")
     try:
-        answer = await _answer(exchange)
+        answer = coding.deflated(exchange, await _answer(exchange))
     except Fault as fault:
         answer = _fault(exchange, fault)
     except Exception:
@@ -73,9 +73,11 @@ async def _answer(exchange: Exchange) -> Answer:
         route.path_parameters,
     )
     exchange.binary_media_types = deployment.binary_media_types
+    exchange.minimum_compression_size = deployment.minimum_compression_size
     if len(exchange.body) > MAXIMUM_BODY_BYTES:
         raise Fault("REQUEST_TOO_LARGE", "Request Too Long")
     await _authorize(exchange)
+    coding.inflate(exchange, MAXIMUM_BODY_BYTES)
     _admit(exchange)
     return await backends.answer(exchange)
 

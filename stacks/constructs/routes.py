@@ -18,6 +18,16 @@ from stacks.constructs.problems import gateway_responses
 
 Json = dict[str, Any]
 
+BINARY_MEDIA_TYPES = (
+    "application/octet-stream",
+    "application/x-npy",
+    "application/vnd.sagemaker-triton.binary+json",
+)
+"""What the models' codecs read and write that is no text."""
+
+COMPRESSED_FROM_BYTES = 2048
+"""Answers from this size on are compressed for who accepts it; smaller ones gain nothing."""
+
 AUTHORIZER = "Cognito"
 """Name of the security scheme: the user pool's authorizer."""
 
@@ -65,6 +75,9 @@ def document(models: Sequence[ModelSpec], names: Names, backends: Backends) -> J
             }
         },
         "x-amazon-apigateway-gateway-responses": gateway_responses(),
+        # Bodies of these types are bytes in both directions; the way back asks `Accept`, its first type only.
+        "x-amazon-apigateway-binary-media-types": list(BINARY_MEDIA_TYPES),
+        "x-amazon-apigateway-minimum-compression-size": COMPRESSED_FROM_BYTES,
     }
 
 
@@ -85,7 +98,7 @@ def _server(models: Sequence[ModelSpec], names: Names, backends: Backends) -> Js
     # Whoever may do anything may look.
     read = _scopes(ADMIN, INVOKE, *map(own_scope, models_with_own_scope(models)))
     asked = _function(backends.catalog, backends)
-    metadata = {"name": names.prefix, "version": "2", "extensions": []}
+    metadata = {"name": names.prefix, "version": "2", "extensions": ["binary_tensor_data"]}
     return {
         "/v2": {"get": _operation(_static(metadata), read, _STATIC_ANSWERS)},
         # It answers because API Gateway does: that is what "live" means here.
@@ -115,7 +128,7 @@ def _model(model: ModelSpec, names: Names, backends: Backends) -> Json:
         root: {"get": _operation(metadata, read, answers)},
         # The endpoint's state says whether it is ready, and asking for it wakes nothing.
         f"{root}/ready": {"get": _operation(_function(backends.catalog, backends), read)},
-        f"{root}/infer": {"post": _operation(infer, invoke, answers, headers=["Content-Type"])},
+        f"{root}/infer": {"post": _operation(infer, invoke, answers, headers=["Content-Type", "Accept"])},
     }
 
 
@@ -174,6 +187,7 @@ def _static(answer: Mapping[str, object]) -> Json:
         "responses": {
             "default": {
                 "statusCode": "200",
+                "contentHandling": sagemaker.TEXT,
                 "responseParameters": {f"method.response.header.{sagemaker.REQUEST_ID}": "context.requestId"},
                 "responseTemplates": {"application/json": json.dumps(answer, separators=(",", ":"))},
             }

@@ -5,6 +5,8 @@ status can only become an error. Without a mapping API Gateway passes backend er
 ids and log addresses.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from stacks.constructs.problems import (
@@ -33,11 +35,16 @@ $document#{{else}}
 
 RETRY_AFTER_SECONDS = "5"
 
+TEXT = "CONVERT_TO_TEXT"
+"""Content handling of answers that are text whatever the client accepts: API Gateway would take them for
+base64 where its Accept begins with one of the binary media types."""
 
+HEADER_LENGTH = "Inference-Header-Content-Length"
+_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 _HEADERS = ("Content-Type", REQUEST_ID)
 
 ANSWERS = {
-    "200": _HEADERS,
+    "200": (*_HEADERS, HEADER_LENGTH),
     "400": _HEADERS,
     "413": _HEADERS,
     "500": _HEADERS,
@@ -61,6 +68,7 @@ def invoke_endpoint(
     # join texts, so a bare value is the request id, and `op=…` an operation.
     attributes = f"'op={operation}'" if operation else "context.requestId"
     content_type = "'application/json'" if operation else "method.request.header.Content-Type"
+    accept = "'application/json'" if operation else "method.request.header.Accept"
     return {
         "type": "aws",
         "httpMethod": "POST",
@@ -69,13 +77,20 @@ def invoke_endpoint(
         "passthroughBehavior": "never" if operation else "when_no_templates",
         "requestParameters": {
             "integration.request.header.Content-Type": content_type,
+            "integration.request.header.Accept": accept,
             "integration.request.header.X-Amzn-SageMaker-Inference-Id": "context.requestId",
-            "integration.request.header.X-Amzn-SageMaker-Custom-Attributes": attributes,
+            f"integration.request.header.{_ATTRIBUTES}": attributes,
         },
         **({"requestTemplates": {"application/json": "{}"}} if operation else {}),
         # By the backend's status; API Gateway keeps one response per status of its own.
         "responses": {
-            r"2\d{2}": _answer("200", content_type="integration.response.header.Content-Type"),
+            # The container's attributes are the length of the JSON before the bytes, where there are any.
+            r"2\d{2}": _answer(
+                "200",
+                content_type="integration.response.header.Content-Type",
+                more={HEADER_LENGTH: f"integration.response.header.{_ATTRIBUTES}"},
+                handling=TEXT if operation else None,
+            ),
             # ModelError: the container answered with an error of its own; the template takes its status.
             # 500 is the default's, so 400 stands in.
             "424": _answer("400", template=UNWRAP_MODEL_ERROR),
@@ -89,7 +104,8 @@ def invoke_endpoint(
 
 
 def _problem(problem: Problem, *, retry_after: str | None = None) -> dict[str, Any]:
-    return _answer(str(problem.status), template=problem.document(), retry_after=retry_after)
+    more = {"Retry-After": f"'{retry_after}'"} if retry_after else {}
+    return _answer(str(problem.status), template=problem.document(), more=more)
 
 
 def _answer(
@@ -97,16 +113,14 @@ def _answer(
     *,
     template: str | None = None,
     content_type: str = f"'{MEDIA_TYPE}'",
-    retry_after: str | None = None,
+    more: Mapping[str, str] = MappingProxyType({}),
+    handling: str | None = TEXT,
 ) -> dict[str, Any]:
-    parameters = {
-        "method.response.header.Content-Type": content_type,
-        f"method.response.header.{REQUEST_ID}": "context.requestId",
-    }
-    if retry_after:
-        parameters["method.response.header.Retry-After"] = f"'{retry_after}'"
+    """An integration response; `more` are headers beyond those of every answer."""
+    headers = {"Content-Type": content_type, REQUEST_ID: "context.requestId", **more}
     return {
         "statusCode": status,
-        "responseParameters": parameters,
+        "responseParameters": {f"method.response.header.{name}": value for name, value in headers.items()},
+        **({"contentHandling": handling} if handling else {}),
         **({"responseTemplates": {"application/json": template}} if template else {}),
     }
