@@ -193,6 +193,9 @@ class Codec:
             return self._read_document(body, wanted)
         if form is Form.TRITON or (length is not None and form in (Form.JSON, Form.RAW)):
             return self._read_binary(form, length, body, wanted)
+        if length is not None:
+            detail = f"{form.value} has no JSON header; leave its length out"
+            raise Problem("unsupported-media-type", detail)
         if form in _TENSOR:
             return self._read_tensor(form, body, wanted)
         return self._read_rows(body, wanted) if form is Form.CSV else self._read_lines(body)

@@ -1,5 +1,6 @@
 """Compressed bodies (`Content-Encoding`), whose size when inflated is bounded before it is known."""
 
+import re
 import zlib
 
 from inference_runtime.errors import Problem, shown
@@ -7,6 +8,7 @@ from inference_runtime.tensors import Buffer
 
 #: Encoding -> zlib's `wbits` for its container format (RFC 1952, RFC 1950).
 _WBITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+_NEVER = re.compile(r"q\s*=\s*0(\.0*)?")
 #: Smaller answers gain nothing; bytes.
 _WORTH = 2048
 
@@ -41,8 +43,7 @@ def accepted(accept_encoding: str) -> str | None:
     """The encoding to answer in, by the client's `Accept-Encoding`."""
     for offer in accept_encoding.lower().split(","):
         name, _, weight = offer.partition(";")
-        refused = weight.replace(" ", "").rstrip("0").rstrip(".") == "q="
-        if name.strip() in ("gzip", "deflate") and not refused:
+        if name.strip() in ("gzip", "deflate") and not _NEVER.fullmatch(weight.strip()):
             return name.strip()
     return None
 

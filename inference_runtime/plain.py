@@ -62,13 +62,13 @@ def read_npy(reader: Reader, body: Buffer) -> Array:
         array = reader.view(
             tensors.tobytes(array.astype(reader.dtype, copy=False), reader.spec.datatype), array.size
         )
-    return np.ascontiguousarray(array.reshape(shape, order="F" if by_column else "C"))
+    return np.asarray(array.reshape(shape, order="F" if by_column else "C"), order="C")
 
 
 def write_npy(array: Array) -> bytes:
     """An `.npy` file of version 1.0. BF16, which numpy does not have, are float32 in it."""
     file = io.BytesIO()
-    np.lib.format.write_array(file, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    np.lib.format.write_array(file, array, version=(1, 0), allow_pickle=False)
     return file.getvalue()
 
 

@@ -241,7 +241,7 @@ def tobytes(array: Array, datatype: str) -> bytes:
 
 def _bfloat16(array: Array) -> Array:
     """float32 values rounded (to nearest, ties to even) to those that BF16 has; NaN stays NaN."""
-    bits = np.ascontiguousarray(array, np.float32).view(np.uint32).astype(np.uint64)
+    bits = np.asarray(array, np.float32, order="C").view(np.uint32).astype(np.uint64)
     rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
     return np.where(np.isnan(array), np.float32(np.nan), rounded)
 

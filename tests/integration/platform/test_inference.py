@@ -81,7 +81,7 @@ def test_metadata_describes_what_is_live(platform: Platform, model: str) -> None
 @pytest.mark.parametrize(
     ("path", "document"),
     [
-        ("/v2", {"name": "inference-local", "version": "2", "extensions": []}),
+        ("/v2", {"name": "inference-local", "version": "2", "extensions": ["binary_tensor_data"]}),
         ("/v2/health/live", {"live": True}),
         ("/v2/health/ready", {"ready": True}),
         ("/v2/models/file-type/ready", {"name": "file-type", "ready": True}),
