@@ -1,10 +1,15 @@
 """Which target a model is on is invisible: the same bytes in, the same status, headers and bytes out."""
 
+import base64
+import io
 import json
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.unit.containers.process import Server, serving
 from tests.unit.lambdas.function import imported, own_loggers, proxy_event
@@ -75,6 +80,32 @@ class Both:
         assert reply.headers.keys() - answer["headers"].keys() == {"date", "content-length"}
         return reply.status, answer["headers"], reply.body
 
+    def ask_as_the_api_does(
+        self, body: bytes, content_type: str, accept: str | None
+    ) -> tuple[dict[str, str], bytes]:
+        """The one answer of both to what API Gateway makes of a client's request: headers and body."""
+        headers = {"content-type": content_type} | ({"accept": accept} if accept else {})
+        # Its direct integration names the request in the custom attributes, and maps the answer's.
+        reply = self._server.request(
+            "POST", "/invocations", body, headers | {"x-amzn-sagemaker-custom-attributes": ID}
+        )
+        event = proxy_event(
+            "POST",
+            "/v2/models/doubler/infer",
+            base64.b64encode(body).decode(),
+            isBase64Encoded=True,
+            headers=headers,
+            requestContext={"requestId": ID},
+        )
+        answer = self._handler(event, None)
+        sent: bytes = answer["body"].encode()
+        sent = base64.b64decode(sent) if answer["isBase64Encoded"] else sent
+        assert (answer["statusCode"], sent) == (reply.status, reply.body) == (200, sent)
+        assert answer["headers"].items() <= reply.headers.items()
+        length = reply.headers.get("x-amzn-sagemaker-custom-attributes")
+        assert length == answer["headers"].get("inference-header-content-length")
+        return answer["headers"], sent
+
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
@@ -134,3 +165,56 @@ def test_every_other_route_too(both: Both, method: str, path: str, status: int) 
 
 def test_media_types_too(both: Both) -> None:
     assert both.ask("POST", "/v2/models/doubler/infer", tiny.body(), "text/plain")[0] == 415
+
+
+VALUES = np.array([[1, 2], [3.5, -4]], np.float32)
+HEADER = json.dumps(
+    {
+        "inputs": [
+            {"name": "x", "datatype": "FP32", "shape": [2, 2], "parameters": {"binary_data_size": 16}}
+        ],
+        "parameters": {"binary_data_output": True},
+    }
+).encode()
+TRITON = "application/vnd.sagemaker-triton.binary+json"
+OCTETS = "application/octet-stream"
+NPY = io.BytesIO()
+np.save(NPY, VALUES)
+FORMS = {
+    OCTETS: VALUES.tobytes(),
+    "application/x-npy": NPY.getvalue(),
+    f"{TRITON};json-header-size={len(HEADER)}": HEADER + VALUES.tobytes(),
+    "application/jsonlines": json.dumps(tiny.REQUEST).encode() + b"\n",
+    "text/csv": b"1,2\n3.5,-4\n",
+}
+
+
+@pytest.mark.parametrize("accept", [None, "*/*", OCTETS, "application/x-npy", TRITON, "application/json"])
+@pytest.mark.parametrize("content_type", FORMS)
+def test_every_form_gets_the_same_answer(both: Both, content_type: str, accept: str | None) -> None:
+    headers, body = both.ask_as_the_api_does(FORMS[content_type], content_type, accept)
+    if "inference-header-content-length" in headers:
+        body = body[int(headers["inference-header-content-length"]) :]
+        assert headers["content-type"].partition(";")[0] in (OCTETS, TRITON)
+    is_octets = headers["content-type"].partition(";")[0] in (OCTETS, TRITON)
+    assert not is_octets or body == (VALUES * 2).tobytes()
+
+
+@settings(max_examples=30)
+@given(
+    rows=st.lists(st.tuples(*[st.floats(width=32, allow_nan=False)] * 2), min_size=1, max_size=5),
+    content_type=st.sampled_from([OCTETS, "application/json"]),
+)
+def test_any_values_get_the_same_answer(
+    both: Both, rows: list[tuple[float, float]], content_type: str
+) -> None:
+    array = np.array(rows, np.float32) / 4
+    finite = np.where(np.isfinite(array), array, 0)
+    body = (
+        array.tobytes()
+        if content_type == OCTETS
+        else tiny.body(shape=list(finite.shape), data=finite.tolist())
+    )
+    _, answer = both.ask_as_the_api_does(body, content_type, OCTETS)
+    if content_type == OCTETS:
+        np.testing.assert_array_equal(np.frombuffer(answer, np.float32), (array + array).reshape(-1))

@@ -1,5 +1,7 @@
 """Captures: SageMaker's records, written after the answer, without what must not be kept."""
 
+import base64
+import dataclasses
 import json
 import queue
 import re
@@ -120,6 +122,14 @@ def test_values_of_redacted_tensors_are_not_kept(name: str, side: str) -> None:
         (tensor,) = document.get("inputs") or document["outputs"]
         assert ("data" in tensor) == (other != side)
         assert tensor["shape"] == [2]
+
+
+def test_what_is_no_json_is_kept_as_base64_and_not_at_all_where_values_may_not_be() -> None:
+    octets = dataclasses.replace(exchange(), answer=b"\xff\x00", answer_type="application/octet-stream")
+    kept = capture.record(octets)["captureData"]["endpointOutput"]
+    assert (kept["observedContentType"], kept["encoding"]) == ("application/octet-stream", "BASE64")
+    assert base64.b64decode(kept["data"]) == b"\xff\x00"
+    assert capture.record(octets, {"x"})["captureData"]["endpointOutput"]["data"] == ""
 
 
 def test_only_the_share_is_kept() -> None:
