@@ -13,6 +13,12 @@ A request flows `service` -> `codecs` -> `model` -> `codecs`; each module import
     manifest     what an artifact is, and whether a folder is one
     errors       what a client may be told
 
+A target that is a server of its own has more to do, and a function nothing of it:
+
+    warmup       how a model is best run on this machine, measured as it is loaded
+    batching     requests joined into batches, and run one after the other
+    metrics      what Prometheus is told
+
 `logs` writes JSON lines, for targets that have no Powertools.
 
 Nothing is imported here: each home pays at cold start only for what it uses.

@@ -5,6 +5,7 @@ import reprlib
 
 #: slug -> (HTTP status, title). Part of the public API: clients switch on `type`, which ends in the slug.
 PROBLEMS: dict[str, tuple[int, str]] = {
+    "malformed-request": (400, "The request is not HTTP/1.1"),
     "invalid-json": (400, "The body is not valid JSON"),
     "invalid-request": (400, "The body is not an inference request"),
     "unknown-input": (400, "The model has no such input"),
@@ -17,13 +18,17 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "forbidden": (403, "The platform refuses this caller"),
     "not-found": (404, "There is nothing at this address"),
     "method-not-allowed": (405, "This address does not support the method"),
+    "request-timeout": (408, "The request did not arrive in time"),
     "payload-too-large": (413, "The body is too large"),
     "unsupported-media-type": (415, "The body's media type is not supported"),
     "throttled": (429, "Too many requests"),
+    "headers-too-large": (431, "The headers are too large"),
     "model-error": (500, "The model failed"),
     "internal": (500, "The server failed"),
     "model-unavailable": (503, "The model is not ready"),
+    "overloaded": (503, "The server has too much to do"),
     "timeout": (504, "The model did not answer in time"),
+    "insufficient-memory": (507, "The models take too much memory"),
 }
 
 _SHORT = reprlib.Repr()

@@ -28,5 +28,3 @@ def configure() -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    # It announces its own start and stop, which the orchestrator knows.
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

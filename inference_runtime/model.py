@@ -32,8 +32,12 @@ logger = logging.getLogger(__name__)
 Arrays = dict[str, Array]
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
-#: In order of preference. ONNX Runtime falls back to the next when one cannot start.
-PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+#: By device, in order of preference. ONNX Runtime falls back to the next when one cannot start.
+PROVIDERS = {
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
+}
 #: A request (in the protocol's JSON) that an artifact may carry, to be warmed up with something real.
 SAMPLE = "sample.json"
 _GRAPH_DATATYPES = {
@@ -54,10 +58,25 @@ class Handler:
     postprocess: Callable[[Arrays, Arrays, Any], Arrays] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """How ONNX Runtime runs a graph. The default suits a function: a machine's share, and one client."""
+
+    #: `cpu`, `cuda` or `tensorrt`; `auto` is CUDA where it is there, and the CPU otherwise.
+    device: str = "auto"
+    #: That compute one operator; 0 is one for each core.
+    threads: int = 0
+    #: They wait for each other's results by spinning, while a request runs and never between: faster on a
+    #: machine of one's own, and a waste of a small function's share.
+    spinning: bool = False
+    #: Where TensorRT keeps the engines that it has built.
+    cache: Path | None = None
+
+
 class Model:
     """Answers inference requests. Safe to call from several threads."""
 
-    def __init__(self, artifact: Artifact) -> None:
+    def __init__(self, artifact: Artifact, engine: Engine = Engine()) -> None:
         """Load the artifact and answer once.
 
         Raises:
@@ -66,7 +85,8 @@ class Model:
         self.manifest = artifact.manifest
         self.codec = Codec(artifact.manifest)
         self._handler = _load_handler(artifact)
-        self._session = _open_session(artifact.folder / self.manifest.model)
+        self._path = artifact.folder / self.manifest.model
+        self._session = _open_session(self._path, engine)
         self._check_signature()
         self._warm_up(artifact.folder)
         logger.info(
@@ -128,6 +148,26 @@ class Model:
         except Exception as error:
             raise _failure(self.manifest, "inference failed") from error
 
+    @property
+    def graph_alone(self) -> bool:
+        """Whether an answer is the graph's, with no handler before or after it."""
+        return self._handler.preprocess is None and self._handler.postprocess is None
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether no part of the graph runs on another device."""
+        providers: list[str] = self._session.get_providers()
+        return providers == ["CPUExecutionProvider"]
+
+    def exchange(self, session: Any) -> Any:
+        """Run by this session from now on, one of `reopened`, and return the one before."""
+        self._session, before = session, self._session
+        return before
+
+    def reopened(self, engine: Engine) -> Any:
+        """Another session of the same graph."""
+        return _open_session(self._path, engine)
+
     def _check_signature(self) -> None:
         """Where no handler translates, the graph itself must have the public names and datatypes."""
         self._graph_outputs = [node.name for node in self._session.get_outputs()]
@@ -186,22 +226,33 @@ def _load_handler(artifact: Artifact) -> Handler:
         raise ArtifactError(f"{manifest.handler}: {type(error).__name__}: {error}") from error
 
 
-def _open_session(path: Path) -> Any:
+def _open_session(path: Path, engine: Engine) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    # Spinning threads would burn the CPU share of a small Lambda, or of the other models on a machine.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = engine.threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(engine.spinning)))
+    options.add_session_config_entry("session.force_spinning_stop", str(int(engine.spinning)))
     available = ort.get_available_providers()
-    if "CUDAExecutionProvider" in available:
+    gpu = "CUDAExecutionProvider" in available and engine.device != "cpu"
+    if gpu:
         # The CUDA libraries come from wheels, which are not on the loader's path.
         ort.preload_dlls()
+    device = "cuda" if engine.device == "auto" else engine.device
+    providers = [(name, _provider_options(name, engine)) for name in PROVIDERS[device] if name in available]
     try:
-        session = ort.InferenceSession(str(path), options, [name for name in PROVIDERS if name in available])
+        session = ort.InferenceSession(str(path), options, providers)
     except Exception as error:
         raise ArtifactError(f"{path.name}: ONNX Runtime cannot load it: {error}") from error
-    if "CUDAExecutionProvider" in available and "CUDAExecutionProvider" not in session.get_providers():
+    if (gpu or engine.device in ("cuda", "tensorrt")) and session.get_providers() == ["CPUExecutionProvider"]:
         logger.warning("no usable GPU: this model runs on the CPU")
     return session
+
+
+def _provider_options(provider: str, engine: Engine) -> dict[str, str]:
+    if provider == "TensorrtExecutionProvider" and engine.cache:
+        # Building an engine takes minutes; the next start finds it here.
+        return {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(engine.cache)}
+    return {}
 
 
 def _failure(manifest: Manifest, what: str) -> Problem:

@@ -135,7 +135,8 @@ class Service:
             return Encoded({"content-type": "application/json"}, operation(self))
         raise Problem("not-found", f"There is no {shown(path)} here")
 
-    def _loaded(self) -> "Model":
+    def loaded(self) -> "Model":
+        """The model. Raises model-unavailable, with the reason, if it is not loaded."""
         if self._model is None:
             reason = "could not be loaded" if self._failed else "is still loading; try again soon"
             raise Problem("model-unavailable", f"The model {self.name!r} {reason}")
@@ -148,24 +149,27 @@ class Service:
         return orjson.dumps({"live": True})
 
     def _server_ready(self) -> bytes:
-        self._loaded()
+        self.loaded()
         return orjson.dumps({"ready": True})
 
     def _model_metadata(self) -> bytes:
-        return protocol.model_metadata(self._loaded().manifest)
+        return protocol.model_metadata(self.loaded().manifest)
 
     def _model_ready(self) -> bytes:
-        self._loaded()
+        self.loaded()
         return orjson.dumps({"name": self.name, "ready": True})
 
     def _infer(self, headers: Mapping[str, str], body: bytes, text_only: bool) -> Encoded:
-        answer = self._loaded().answer(body, headers, limit=self.max_body_bytes, text_only=text_only)
-        limit = MAX_ANSWER_BYTES if answer.is_text else MAX_BINARY_ANSWER_BYTES
-        if len(answer.body) > limit:
-            raise Problem(
-                "payload-too-large", f"The answer would be over {limit} bytes; send fewer rows at once"
-            )
+        answer = self.loaded().answer(body, headers, limit=self.max_body_bytes, text_only=text_only)
+        check_answer(answer)
         return answer
+
+
+def check_answer(answer: Encoded) -> None:
+    """Raise payload-too-large for an answer that not every target could carry."""
+    limit = MAX_ANSWER_BYTES if answer.is_text else MAX_BINARY_ANSWER_BYTES
+    if len(answer.body) > limit:
+        raise Problem("payload-too-large", f"The answer would be over {limit} bytes; send fewer rows at once")
 
 
 #: An operation of None is inference, the only one that reads the request.

@@ -1,189 +1,522 @@
-"""The GPU target: one model behind SageMaker's container contract and the Open Inference Protocol's routes.
+"""The GPU target: models behind SageMaker's container contract and the Open Inference Protocol's routes.
 
 https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html
 
-    GET  /ping          200 once the model has answered its warm-up request; 503 before, or if it cannot
+    GET  /ping          200 while every model answers; 503 before its warm-up, if it cannot load, or is stuck
     POST /invocations   inference; with X-Amzn-SageMaker-Custom-Attributes `op=metadata`, the model's metadata
-    /v2/...             the protocol's own routes
+    GET  /metrics       for Prometheus
+    /v2/...             the protocol's own routes, with its model repository extension
 
-Environment:
-    MODEL_NAME              the model's name in the catalog
-    MODEL_SHA256            the artifact's id
-    MODEL_DIR               the artifact's folder, /opt/ml/model by default
-    MAX_BODY_BYTES          the largest request body, in bytes
+Environment, beside what `settings` reads:
+    MODEL_DIR               the artifact's folder, /opt/ml/model by default; or a folder of such folders
+    MODEL_NAME              the model's name in the catalog; of several, the one behind /invocations
+    MODEL_SHA256            the artifact's id, where there is one
     SAGEMAKER_BIND_TO_PORT  the port, 8080 by default
     BIND_HOST               the address, 127.0.0.1 by default; the image says 0.0.0.0
 """
 
 import asyncio
+import itertools
 import logging
 import os
 import re
 import signal
-import sys
-import threading
-import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from socket import socket
-from typing import TYPE_CHECKING, Any
+from time import perf_counter
 
-import uvicorn
+import orjson
+import uvloop
 
+from inference_containers.onnx import front, hosting
+from inference_containers.onnx.front import Exchange, Front
+from inference_containers.onnx.hosting import Find, Host, Hosted
+from inference_containers.onnx.settings import Settings
 from inference_runtime import logs
-from inference_runtime.errors import Problem
-from inference_runtime.service import DEFAULT_MAX_BODY_BYTES, Answer, Service
-
-if TYPE_CHECKING:
-    from inference_runtime.model import Model
+from inference_runtime.batching import Arrays, Job, Outcome
+from inference_runtime.codecs import Call
+from inference_runtime.errors import Problem, shown
+from inference_runtime.manifest import FILE_NAME, verify
+from inference_runtime.metrics import Metrics
+from inference_runtime.service import SERVER, Answer, check_answer
 
 #: SageMaker kills 30 s after SIGTERM.
 DRAIN_SECONDS = 25
+#: Bodies up to this size are parsed on the loop: handing them to a thread would take longer.
+_PARSED_BYTES = 64 * 1024
 #: What SageMaker and API Gateway put into these headers, and nothing that could forge a log line.
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
-
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+_INFERENCE_ID = "x-amzn-sagemaker-inference-id"
+_TIMEOUT = "x-request-timeout-ms"
+_JSON = "application/json"
+_INFER = re.compile(rb"/v2/models/([^/?]+)/infer(?:\?.*)?")
+_MODEL = re.compile(r"/v2/models/([^/]+)(/.*)?")
+_REPOSITORY = re.compile(r"/v2/repository/(?:index|models/([^/]+)/(load|unload))")
 
 logger = logging.getLogger("access")
 
 
-class Disconnected(Exception):
-    """The client left before it had sent its request."""
+class _Inference(Job):
+    """A request with one inference."""
+
+    __slots__ = ("app", "call", "exchange", "hosted", "parsed")
+
+    def __init__(
+        self, app: "App", exchange: Exchange, hosted: Hosted, call: Call, parsed: float, deadline: float
+    ) -> None:
+        request = call.requests[0]
+        super().__init__(request.inputs, request.outputs, deadline)
+        self.app = app
+        self.exchange = exchange
+        self.hosted = hosted
+        self.call = call
+        #: Seconds that reading it took.
+        self.parsed = parsed
+
+    @property
+    def gone(self) -> bool:
+        return self.exchange.gone
+
+    def finish(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Problem):
+            self.app.refuse(self.exchange, outcome)
+        else:
+            self.app.answer(self, [outcome])
+
+
+class _Lines:
+    """A request with an inference on each line. A few are submitted at a time, however many it has."""
+
+    def __init__(self, whole: _Inference) -> None:
+        self.whole = whole
+        self._answers: list[Arrays] = [{} for _ in whole.call.requests]
+        self._next = 0
+        self._missing = len(self._answers)
+        self._failed = False
+
+    def start(self) -> None:
+        """Submit the first."""
+        batcher = self.whole.hosted.batcher
+        assert batcher is not None
+        for _ in range(min(self._missing, batcher.plan.max_batch)):
+            self._submit()
+
+    def take(self, index: int, line: "_Line", outcome: Outcome) -> None:
+        """A line's outcome. The first that is a problem is the answer."""
+        if self._failed:
+            return
+        whole = self.whole
+        if isinstance(outcome, Problem):
+            self._failed = True
+            whole.app.refuse(whole.exchange, whole.call.located(index, outcome))
+            return
+        self._answers[index] = outcome
+        self._missing -= 1
+        if self._missing:
+            self._submit()
+            return
+        whole.queued, whole.started, whole.computed = whole.queued or line.queued, line.started, line.computed
+        whole.app.answer(whole, self._answers)
+
+    def _submit(self) -> None:
+        index = self._next
+        if index == len(self._answers) or self._failed:
+            return
+        self._next += 1
+        line = _Line(self, index)
+        batcher = self.whole.hosted.batcher
+        assert batcher is not None
+        try:
+            batcher.submit(line)
+        except Problem as problem:
+            self.take(index, line, problem)
+
+
+class _Line(Job):
+    __slots__ = ("index", "lines")
+
+    def __init__(self, lines: _Lines, index: int) -> None:
+        request = lines.whole.call.requests[index]
+        super().__init__(request.inputs, request.outputs, lines.whole.deadline)
+        self.lines = lines
+        self.index = index
+
+    @property
+    def gone(self) -> bool:
+        return self.lines.whole.exchange.gone
+
+    def finish(self, outcome: Outcome) -> None:
+        self.lines.take(self.index, self, outcome)
 
 
 class App:
-    """The ASGI application. The event loop only moves bytes: parsing and inference run in threads."""
+    """Routes requests: inference to the model's batcher, everything else to its service."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="infer")
+    def __init__(self, host: Host, default: str | None) -> None:
+        """`default` names the model behind /invocations."""
+        self._host = host
+        self._default = default
+        self.metrics = host.metrics
+        self._settings = host.settings
+        self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="parse")
+        #: Where inference is asked for -> the model's name.
+        self._targets: dict[bytes, str] = {}
+        if default is not None:
+            self._targets[b"/invocations"] = default
+        #: Lines that the access log still has in this second, for answers and for errors, and those left out.
+        self._lines = self._error_lines = self._settings.log_lines
+        self._suppressed = 0
 
-    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        started = time.perf_counter()
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        request_id = _request_id(headers)
-        method, path = self._route(scope["method"], scope["path"], headers)
-        body = b""
+    # What the front calls.
+
+    def handle(self, exchange: Exchange) -> None:
+        """Answer a request."""
         try:
-            body = await self._read(headers, receive)
-            call = (method, path, headers, body, request_id)
-            if body:
-                answer = await asyncio.get_running_loop().run_in_executor(
-                    self._threads, self._service.handle, *call
-                )
+            hosted = self._invoked(exchange)
+            if hosted:
+                self._infer(exchange, hosted)
             else:
-                # Without a body there is nothing to compute, and /ping must not queue behind inference.
-                answer = self._service.handle(*call)
+                self._ask(exchange)
         except Problem as problem:
-            answer = Answer.refusing(problem, request_id)
-        except Disconnected:
+            self.refuse(exchange, problem)
+        except Exception:
+            self._fail(exchange)
+
+    def refuse(self, exchange: Exchange, problem: Problem) -> None:
+        """Answer with a problem."""
+        self._send(exchange, Answer.refusing(problem, _request_id(exchange.headers)))
+
+    def tick(self, now: float) -> None:
+        """Answer what is late, and say what the log left out."""
+        self._host.expire(now)
+        if self._suppressed:
+            logger.info("requests not logged", extra={"count": self._suppressed})
+            self.metrics.suppressed += self._suppressed
+            self._suppressed = 0
+        self._lines = self._error_lines = self._settings.log_lines
+
+    # An inference, step by step.
+
+    def _invoked(self, exchange: Exchange) -> Hosted | None:
+        """The model that is to infer, if this asks for inference by one that is here."""
+        if exchange.method != b"POST" or exchange.headers.get(_ATTRIBUTES) == "op=metadata":
+            return None
+        name = self._targets.get(exchange.target)
+        if name is None:
+            match = _INFER.fullmatch(exchange.target)
+            if match is None or match[1].decode("latin-1") not in self._host.models:
+                return None
+            name = self._targets[exchange.target] = match[1].decode("latin-1")
+        return self._host.models.get(name)
+
+    def _infer(self, exchange: Exchange, hosted: Hosted) -> None:
+        if hosted.batcher is None:
+            hosted.service.loaded()
+        deadline = exchange.started + self._timeout(exchange)
+        if len(exchange.body) > _PARSED_BYTES:
+            self._threads.submit(self._parse, exchange, hosted, deadline)
+        else:
+            self._submit(self._read(exchange, hosted, deadline))
+
+    def _timeout(self, exchange: Exchange) -> float:
+        text = exchange.headers.get(_TIMEOUT)
+        most = self._settings.deadline_seconds
+        if text is None:
+            return most
+        if not text.isascii() or not text.isdigit():
+            raise Problem("invalid-request", f"{_TIMEOUT} is {shown(text)}; it must be milliseconds")
+        return min(most, int(text) / 1000)
+
+    def _read(self, exchange: Exchange, hosted: Hosted, deadline: float) -> _Inference:
+        started = perf_counter()
+        assert hosted.model is not None
+        call = hosted.model.codec.read(exchange.headers, exchange.body, self._settings.body_bytes)
+        return _Inference(self, exchange, hosted, call, perf_counter() - started, deadline)
+
+    def _parse(self, exchange: Exchange, hosted: Hosted, deadline: float) -> None:
+        """Read, in a thread."""
+        call = self._host.loop.call_soon_threadsafe
+        if exchange.gone:
             return
-        await _send(answer, send)
-        if scope["path"] != "/ping" or answer.status != 200:
-            self._log(scope, request_id, answer, len(body), time.perf_counter() - started)
+        try:
+            call(self._parsed, self._read(exchange, hosted, deadline))
+        except Problem as problem:
+            call(self.refuse, exchange, problem)
+        except Exception:
+            call(self._fail, exchange)
+            raise
 
-    def _route(self, method: str, path: str, headers: dict[str, str]) -> tuple[str, str]:
-        """SageMaker's addresses as the protocol's."""
+    def _parsed(self, job: _Inference) -> None:
+        try:
+            self._submit(job)
+        except Problem as problem:
+            self.refuse(job.exchange, problem)
+
+    def _submit(self, job: _Inference) -> None:
+        if len(job.call.requests) > 1 or job.call.lines:
+            _Lines(job).start()
+        else:
+            assert job.hosted.batcher is not None
+            job.hosted.batcher.submit(job)
+
+    def answer(self, job: _Inference, outputs: list[Arrays]) -> None:
+        """Write an inference's answer, and count it."""
+        exchange, hosted = job.exchange, job.hosted
+        started = perf_counter()
+        try:
+            assert hosted.model is not None
+            encoded = hosted.model.codec.write(job.call, outputs)
+            check_answer(encoded)
+        except Problem as problem:
+            self.refuse(exchange, problem)
+            return
+        except Exception:
+            self._fail(exchange)
+            return
+        request_id = _request_id(exchange.headers)
+        exchange.respond(200, _lines(encoded.headers, request_id), encoded.body)
+        ended = perf_counter()
+        hosted.metrics.answered(
+            job.parsed,
+            job.started - job.queued,
+            job.computed - job.started,
+            ended - started,
+            ended - exchange.started,
+        )
+        self._record(exchange, hosted, request_id, 200, len(encoded.body))
+
+    # Everything else.
+
+    def _ask(self, exchange: Exchange) -> None:
+        """Answer what is no inference."""
+        method = exchange.method.decode("latin-1")
+        path = exchange.target.partition(b"?")[0].decode("latin-1")
+        request_id = _request_id(exchange.headers)
         if path == "/ping":
-            return method, "/v2/health/ready"
-        if path == "/invocations":
-            model = f"/v2/models/{self._service.name}"
-            if method == "POST" and headers.get(_ATTRIBUTES) == "op=metadata":
-                return "GET", model
-            return method, f"{model}/infer"
-        return method, path
+            path = "/v2/health/ready"
+        elif path == "/invocations" and self._default is not None:
+            path = f"/v2/models/{self._default}"
+            if method == "POST" and exchange.headers.get(_ATTRIBUTES) == "op=metadata":
+                method = "GET"
+            else:
+                path += "/infer"
+        match = _MODEL.fullmatch(path)
+        hosted = self._host.models.get(match[1]) if match else None
+        if hosted:
+            answer = hosted.service.handle(method, path, exchange.headers, b"", request_id)
+            if path.endswith("/ready") and answer.status == 200:
+                _require_ready(hosted)
+            self._send(exchange, answer)
+            return
+        repository = _REPOSITORY.fullmatch(path)
+        if repository:
+            _require(method, "POST")
+            self._manage(exchange, *repository.groups())
+            return
+        for known, document in (
+            ("/v2", self._metadata),
+            ("/v2/health/live", self._live),
+            ("/v2/health/ready", self._ready),
+            ("/metrics", self.metrics.exposed),
+        ):
+            if path == known:
+                _require(method, "GET")
+                content_type, body = document()
+                self._send(
+                    exchange, Answer(200, {"content-type": content_type, "x-request-id": request_id}, body)
+                )
+                return
+        what = f"model {shown(match[1])}" if match else shown(path)
+        raise Problem("not-found", f"There is no {what} here")
 
-    async def _read(self, headers: dict[str, str], receive: Receive) -> bytes:
-        """The body, given up as soon as it is known to be too large."""
-        self._service.check_size(int(headers.get("content-length", 0)))
-        chunks: list[bytes] = []
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise Disconnected
-            chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
-            self._service.check_size(size)
-            if not message.get("more_body"):
-                return b"".join(chunks)
+    def _metadata(self) -> tuple[str, bytes]:
+        extensions = [*SERVER["extensions"], *(["model_repository"] if self._host.repository else [])]
+        return _JSON, orjson.dumps({**SERVER, "extensions": extensions})
 
-    def _log(
-        self, scope: dict[str, Any], request_id: str, answer: Answer, bytes_in: int, seconds: float
+    def _live(self) -> tuple[str, bytes]:
+        return _JSON, orjson.dumps({"live": True})
+
+    def _ready(self) -> tuple[str, bytes]:
+        for hosted in self._host.awaited():
+            _require_ready(hosted)
+        return _JSON, orjson.dumps({"ready": True})
+
+    def _manage(self, exchange: Exchange, name: str | None, operation: str | None) -> None:
+        """The repository's routes. A load is answered when it has ended."""
+        request_id = _request_id(exchange.headers)
+        headers = {"content-type": _JSON, "x-request-id": request_id}
+        if name is None:
+            ready = _asks_for_ready(exchange.body)
+            self._send(exchange, Answer(200, headers, orjson.dumps(self._host.index(ready))))
+        elif operation == "unload":
+            self._host.unload(name)
+            self._send(exchange, Answer(200, headers, b"{}"))
+        else:
+            hosted = self._host.load(name)
+
+            def loaded() -> None:
+                try:
+                    hosted.service.loaded()
+                    self._send(exchange, Answer(200, headers, b"{}"))
+                except Problem as problem:
+                    self.refuse(exchange, problem)
+
+            hosted.when_loaded(loaded)
+
+    # Sending.
+
+    def _fail(self, exchange: Exchange) -> None:
+        request_id = _request_id(exchange.headers)
+        logging.exception("request failed", extra={"request_id": request_id})
+        problem = Problem("internal", "The server could not answer this request")
+        self._send(exchange, Answer.refusing(problem, request_id))
+
+    def _send(self, exchange: Exchange, answer: Answer) -> None:
+        """Send what is no inference's answer."""
+        headers = dict(answer.headers)
+        request_id = headers.pop("x-request-id")
+        exchange.respond(answer.status, _lines(headers, request_id), answer.body)
+        if exchange.target != b"/ping" or answer.status != 200:
+            name = self._targets.get(exchange.target, self._default)
+            hosted = self._host.models.get(name) if name is not None else None
+            self._record(exchange, hosted, request_id, answer.status, len(answer.body))
+
+    def _record(
+        self, exchange: Exchange, hosted: Hosted | None, request_id: str, status: int, bytes_out: int
     ) -> None:
+        """Count an answer, and log it while this second has lines left."""
+        (hosted or self).metrics.statuses[status] += 1
+        if status < 400:
+            self._lines -= 1
+            left = self._lines
+        else:
+            self._error_lines -= 1
+            left = self._error_lines
+        if left < 0:
+            self._suppressed += 1
+            return
         logger.info(
             "request",
             extra={
                 "request_id": request_id,
-                "model": self._service.name,
-                "version": self._service.version,
-                "method": scope["method"],
-                "path": scope["path"],
-                "status": answer.status,
-                "latency_ms": round(seconds * 1000, 3),
-                "bytes_in": bytes_in,
-                "bytes_out": len(answer.body),
+                "model": hosted.service.name if hosted else None,
+                "version": hosted.service.version if hosted else None,
+                "method": exchange.method.decode("latin-1"),
+                "path": exchange.target.partition(b"?")[0].decode("latin-1"),
+                "status": status,
+                "latency_ms": round((perf_counter() - exchange.started) * 1000, 3),
+                "bytes_in": len(exchange.body),
+                "bytes_out": bytes_out,
             },
         )
 
 
 def main(listener: socket) -> int:
-    """Serve on `listener` until SIGTERM, then answer what has begun and return the exit status."""
+    """Serve what the environment says on `listener` until SIGTERM; the exit status."""
     logs.configure()
-    missing = [name for name in ("MODEL_NAME", "MODEL_SHA256") if not os.environ.get(name)]
+    folder = Path(os.environ.get("MODEL_DIR", "/opt/ml/model"))
+    name = os.environ.get("MODEL_NAME")
+    try:
+        settings = Settings.of()
+    except ValueError as error:
+        logging.error("%s", error)
+        return 2
+    repository = None if (folder / FILE_NAME).exists() or not hosting.folders(folder) else folder
+    if repository:
+        serve(listener, hosting.found(repository), settings, name, repository)
+        return 0
+    sha256 = os.environ.get("MODEL_SHA256")
+    missing = [key for key in ("MODEL_NAME", "MODEL_SHA256") if not os.environ.get(key)]
     if missing:
         logging.error("the environment lacks %s", ", ".join(missing))
         return 2
-    service = Service(
-        os.environ["MODEL_NAME"], _load, int(os.environ.get("MAX_BODY_BYTES", DEFAULT_MAX_BODY_BYTES))
-    )
-    config = uvicorn.Config(
-        App(service),
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-    )
-    # First everything that the server imports, so that it answers /ping while the model loads.
-    config.load()
-    threading.Thread(target=service.load, name="load", daemon=True).start()
-    # uvicorn drains, then raises the signal again for the handler before it. A stop asked for is no failure.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    uvicorn.Server(config).run(sockets=[listener])
+    assert name
+    serve(listener, {name: lambda: verify(folder, sha256)}, settings, name)
     return 0
 
 
-def _load() -> "Model":
-    # Imported here: ONNX Runtime takes longest, and the server answers meanwhile.
-    from inference_runtime.manifest import verify
-    from inference_runtime.model import Model
+def serve(
+    listener: socket,
+    models: Mapping[str, Find],
+    settings: Settings,
+    default: str | None = None,
+    repository: Path | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then answer what has begun.
 
-    folder = Path(os.environ.get("MODEL_DIR", "/opt/ml/model"))
-    return Model(verify(folder, os.environ["MODEL_SHA256"]))
+    Args:
+        models: by name, how the artifact is found of each that is loaded at once.
+        default: the one behind /invocations; where there is one only, it is that.
+        repository: where further models are loaded from, by the protocol's repository routes.
+    """
+    if default is None and len(models) == 1:
+        [default] = models
+    uvloop.run(_serve(listener, models, settings, default, repository))
 
 
-def _request_id(headers: dict[str, str]) -> str:
+async def _serve(
+    listener: socket,
+    models: Mapping[str, Find],
+    settings: Settings,
+    default: str | None,
+    repository: Path | None,
+) -> None:
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    host = Host(loop, settings, Metrics(), models, repository)
+    limits = front.Limits(settings.body_bytes, settings.pending_bytes)
+    listening = Front(App(host, default), limits)
+    await listening.start(listener)
+    host.start()
+    await stopped.wait()
+    await listening.drain(DRAIN_SECONDS)
+
+
+def _require(method: str, allowed: str) -> None:
+    if method != allowed:
+        raise Problem("method-not-allowed", f"Use {allowed}", {"allow": allowed})
+
+
+def _require_ready(hosted: Hosted) -> None:
+    hosted.service.loaded()
+    if not hosted.ready:
+        raise Problem("model-unavailable", f"The model {hosted.service.name!r} does not answer")
+
+
+def _asks_for_ready(body: bytes) -> bool:
+    """Whether only models that answer are asked for, by `{"ready": true}`."""
+    try:
+        document = orjson.loads(body or b"{}")
+    except orjson.JSONDecodeError as error:
+        raise Problem("invalid-json", f"Line {error.lineno}, column {error.colno}: {error.msg}") from None
+    return isinstance(document, dict) and document.get("ready") is True
+
+
+def _request_id(headers: Mapping[str, str]) -> str:
     """The gateway's id (a bare attribute, or the inference id), a direct client's own, or else a new one."""
-    attribute = headers.get(_ATTRIBUTES, "")
-    candidates = (
-        attribute if "=" not in attribute else "",
-        headers.get("x-amzn-sagemaker-inference-id", ""),
-        headers.get("x-request-id", ""),
-    )
-    return next(filter(_REQUEST_ID.fullmatch, candidates), None) or str(uuid.uuid4())
+    if len(headers) > 3:
+        attribute = headers.get(_ATTRIBUTES, "")
+        for value in (
+            attribute if "=" not in attribute else "",
+            headers.get(_INFERENCE_ID, ""),
+            headers.get("x-request-id", ""),
+        ):
+            if value and _REQUEST_ID.fullmatch(value):
+                return value
+    return f"{_PROCESS}{next(_numbers):012x}"
 
 
-async def _send(answer: Answer, send: Send) -> None:
-    headers = [(name.encode(), value.encode()) for name, value in answer.headers.items()]
-    headers.append((b"content-length", str(len(answer.body)).encode()))
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})
+#: What this process's own request ids begin with: they are UUIDs, random up to here and counted from there.
+_PROCESS = str(uuid.uuid4())[:24]
+_numbers = itertools.count(int.from_bytes(os.urandom(5)))
+
+
+def _lines(headers: Mapping[str, str], request_id: str) -> bytes:
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    return f"{lines}x-request-id: {request_id}\r\n".encode("latin-1", "replace")

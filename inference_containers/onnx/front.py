@@ -1,0 +1,455 @@
+"""HTTP/1.1 on an event loop: connections in, whole requests out, answers back in the order of the requests.
+
+httptools parses; this module is the connection around it: keep-alive, pipelining, refusals before a body has
+arrived, time-outs, back-pressure and draining. It knows nothing of models. Everything runs on the loop's
+thread, in callbacks: a coroutine for each request would cost as much as the request.
+
+What a client can make this process hold is bounded: by `Limits.body_bytes` a request, by
+`Limits.pending_bytes` for all that is received and not yet answered, by `Limits.connections`, and by time.
+"""
+
+import asyncio
+import contextlib
+import email.utils
+import logging
+import socket
+from collections import deque
+from dataclasses import dataclass
+from http import HTTPStatus
+from time import perf_counter
+from typing import Protocol, cast
+
+import httptools
+
+from inference_runtime.errors import Problem
+
+logger = logging.getLogger(__name__)
+
+#: Of a request line, its headers, and what chunks and trailers add to a body.
+MAX_HEAD_BYTES = 64 * 1024
+MAX_HEADERS = 100
+#: Requests of one connection that are read before the first of them is answered.
+MAX_PIPELINE = 64
+#: Larger bodies are sent beside their head, not copied behind it.
+_JOINED_BYTES = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What clients may take of this process. Times are in seconds."""
+
+    #: Of one request.
+    body_bytes: int
+    #: Of all requests that are received, even in part, and not answered.
+    pending_bytes: int = 256 * 1024 * 1024
+    connections: int = 4096
+    #: From a request's first byte to its last header.
+    head_seconds: float = 10
+    #: From a request's first byte to its last; SageMaker gives an invocation 60.
+    request_seconds: float = 60
+    #: A connection without a request.
+    idle_seconds: float = 75
+    #: A client that does not read its answer, or goes on sending after a refusal.
+    stalled_seconds: float = 20
+
+
+class Application(Protocol):
+    """What answers the requests. Its methods run on the loop and must not raise."""
+
+    def handle(self, exchange: "Exchange") -> None:
+        """Answer a whole request, now or later, by its `respond`."""
+
+    def refuse(self, exchange: "Exchange", problem: Problem) -> None:
+        """Answer, now, a request that the front will not read further. Its head may be incomplete."""
+
+    def tick(self, now: float) -> None:
+        """A second has passed; `now` is by `time.perf_counter`."""
+
+
+class Exchange:
+    """One request, and the place of its answer on its connection."""
+
+    __slots__ = (
+        "_connection",
+        "body",
+        "headers",
+        "keep_alive",
+        "method",
+        "response",
+        "started",
+        "target",
+    )  # fmt: skip
+
+    def __init__(self, connection: "Connection") -> None:
+        self._connection = connection
+        #: By `time.perf_counter`, of the first byte.
+        self.started = perf_counter()
+        self.method = b""
+        #: As sent: path and query.
+        self.target = b""
+        #: By lower-case name; the last of several.
+        self.headers: dict[str, str] = {}
+        self.body = b""
+        self.keep_alive = True
+        self.response: tuple[bytes, bytes] | None = None
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client has left, so that nobody waits for the answer. May be read by any thread."""
+        return self._connection.gone
+
+    def respond(self, status: int, headers: bytes, body: bytes) -> None:
+        """Send the answer as soon as those before it are sent. Never fails; all but the first are ignored.
+
+        Args:
+            headers: lines, each with its end; date, length and connection are added here.
+        """
+        if self.response is None:
+            connection = self._connection
+            if not self.keep_alive:
+                headers += b"connection: close\r\n"
+            start = connection.front.starts[status]
+            head = b"%s%scontent-length: %d\r\n\r\n" % (start, headers, len(body))
+            self.response = (head, body if self.method != b"HEAD" else b"")
+            connection.answered()
+
+
+class Front:
+    """Accepts connections on a socket and gives their requests to an application, until it is drained."""
+
+    def __init__(self, application: Application, limits: Limits) -> None:
+        self.application = application
+        self.limits = limits
+        self.connections: set[Connection] = set()
+        #: Bytes of bodies that are received and not answered.
+        self.pending_bytes = 0
+        #: Clients are told to leave.
+        self.draining = False
+        #: Of an answer by its status: the status line and the date.
+        self.starts: dict[int, bytes] = {}
+        self._server: asyncio.Server | None = None
+        self._ticking: asyncio.TimerHandle | None = None
+
+    async def start(self, listener: socket.socket) -> None:
+        """Accept from now on."""
+        loop = asyncio.get_running_loop()
+        self._tick(loop)
+        self._server = await loop.create_server(lambda: Connection(self), sock=listener)
+
+    async def drain(self, seconds: float) -> None:
+        """Accept nothing more, answer what has begun within `seconds`, and close every connection."""
+        self.draining = True
+        if self._server:
+            self._server.close()
+        for connection in list(self.connections):
+            connection.leave()
+        end = perf_counter() + seconds
+        while self.connections and perf_counter() < end:
+            await asyncio.sleep(0.02)
+        if self._ticking:
+            self._ticking.cancel()
+        if self.connections:
+            logger.warning("stopped before every request was answered", extra={"open": len(self.connections)})
+            for connection in list(self.connections):
+                connection.abort()
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Once a second: the date of the answers, and every connection's time-outs."""
+        date = email.utils.formatdate(usegmt=True)
+        self.starts = {
+            status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\ndate: {date}\r\n".encode()
+            for status in HTTPStatus
+        }
+        now = perf_counter()
+        for connection in list(self.connections):
+            connection.check(now)
+        self.application.tick(now)
+        self._ticking = loop.call_later(1, self._tick, loop)
+
+
+class Connection(asyncio.Protocol):
+    """One client. The parser calls the `on_...` methods while it is fed."""
+
+    __slots__ = (
+        "_begun",
+        "_blocked",
+        "_closing",
+        "_expected",
+        "_extra",
+        "_head_done",
+        "_last",
+        "_parser",
+        "_parts",
+        "_pipeline",
+        "_reading",
+        "_receiving",
+        "_size",
+        "_transport",
+        "front",
+        "gone",
+    )  # fmt: skip
+
+    def __init__(self, front: Front) -> None:
+        self.front = front
+        self.gone = False
+        self._transport: asyncio.Transport | None = None
+        self._parser: httptools.HttpRequestParser = httptools.HttpRequestParser(self)
+        #: Requests that are read and not answered, in order.
+        self._pipeline: deque[Exchange] = deque()
+        #: The request that is being read, and the parts and size of its body so far.
+        self._receiving: Exchange | None = None
+        self._head_done = False
+        self._parts: list[bytes] = []
+        self._size = 0
+        #: Whether it began with the data that are being parsed, and its bytes before them that are no body.
+        self._begun = False
+        self._extra = 0
+        #: It waits for `100 Continue`.
+        self._expected = False
+        #: No further request is answered: what arrives is dropped until the client has left.
+        self._closing = False
+        #: Since when the client has not read what it was sent.
+        self._blocked: float | None = None
+        self._reading = True
+        #: When the connection was last used.
+        self._last = perf_counter()
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self.front.connections.add(self)
+        if len(self.front.connections) > self.front.limits.connections:
+            exchange = Exchange(self)
+            exchange.keep_alive = False
+            self._pipeline.append(exchange)
+            self.front.application.refuse(
+                exchange, Problem("overloaded", "Too many connections; try again", {"retry-after": "1"})
+            )
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.gone = True
+        self._transport = None
+        # The parser refers to this object, and this object to the parser.
+        del self._parser
+        self.front.connections.discard(self)
+        self.front.pending_bytes -= self._size + sum(len(exchange.body) for exchange in self._pipeline)
+        self._size = 0
+        self._parts.clear()
+        self._pipeline.clear()
+
+    def eof_received(self) -> bool:
+        # A client that ends its side has left: one that is killed looks the same.
+        return False
+
+    def pause_writing(self) -> None:
+        self._blocked = perf_counter()
+        self._regulate()
+
+    def resume_writing(self) -> None:
+        self._blocked = None
+        self._regulate()
+
+    def data_received(self, data: bytes) -> None:
+        before = self._size
+        self._begun = False
+        while not self._closing:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                # Clients that offer another protocol are answered in this one.
+                data = data[upgrade.args[0] :]
+                if data:
+                    continue
+            except httptools.HttpParserCallbackError:
+                logger.exception("request failed")
+                self._refuse(Problem("internal", "The server could not answer this request"))
+            except httptools.HttpParserError:
+                self._refuse(Problem("malformed-request", "This is no HTTP/1.1 request"))
+            break
+        if self._receiving is not None and not self._closing:
+            # Where it began with these data, they hold what was before it too.
+            self._extra = 0 if self._begun else self._extra + len(data) - (self._size - before)
+            if self._extra > MAX_HEAD_BYTES + 8 * self._size:
+                self._refuse(Problem("headers-too-large", f"The limit is {MAX_HEAD_BYTES} bytes"))
+            elif self.front.pending_bytes > self.front.limits.pending_bytes:
+                self._refuse(_overloaded())
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        self._receiving = Exchange(self)
+        self._head_done = False
+        self._begun = True
+
+    def on_url(self, url: bytes) -> None:
+        exchange = self._receiving
+        if exchange is not None:
+            exchange.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # What comes after the body would change a request that is half read.
+        exchange = self._receiving
+        if exchange is not None and not self._head_done:
+            exchange.headers[name.lower().decode("latin-1")] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        exchange = self._receiving
+        if exchange is None:
+            return
+        self._head_done = True
+        exchange.method = self._parser.get_method()
+        headers, limits = exchange.headers, self.front.limits
+        if len(headers) > MAX_HEADERS:
+            self._refuse(Problem("headers-too-large", f"The limit is {MAX_HEADERS} headers"))
+        elif "host" not in headers and self._parser.get_http_version() == "1.1":
+            self._refuse(Problem("malformed-request", "HTTP/1.1 needs a Host header"))
+        elif int(headers.get("content-length", 0)) > limits.body_bytes:
+            self._refuse(_too_large(limits))
+        elif "expect" in headers and headers["expect"].lower() == "100-continue":
+            self._expected = True
+            self._continue()
+
+    def on_body(self, body: bytes) -> None:
+        if self._receiving is None:
+            return
+        self._parts.append(body)
+        self._size += len(body)
+        self.front.pending_bytes += len(body)
+        if self._size > self.front.limits.body_bytes:
+            self._refuse(_too_large(self.front.limits))
+
+    def on_message_complete(self) -> None:
+        exchange = self._receiving
+        if exchange is None:
+            return
+        self._receiving = None
+        self._expected = False
+        if self._parts:
+            exchange.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+            self._parts.clear()
+            self._size = 0
+        exchange.keep_alive = self._parser.should_keep_alive() and not self.front.draining
+        self._pipeline.append(exchange)
+        if self.front.pending_bytes > self.front.limits.pending_bytes:
+            self.front.application.refuse(exchange, _overloaded())
+        else:
+            self.front.application.handle(exchange)
+        if len(self._pipeline) == MAX_PIPELINE:
+            self._regulate()
+
+    # What the requests and the front call.
+
+    def answered(self) -> None:
+        """Send the answers that are there, in the order of their requests."""
+        pipeline = self._pipeline
+        while pipeline and (response := pipeline[0].response) is not None:
+            exchange = pipeline.popleft()
+            self.front.pending_bytes -= len(exchange.body)
+            self._last = exchange.started
+            self._write(*response)
+            if not exchange.keep_alive:
+                self._end()
+                return
+        if self._expected and not pipeline:
+            self._continue()
+        if not self._reading:
+            self._regulate()
+
+    def leave(self) -> None:
+        """Close as soon as what has begun is answered."""
+        if self._receiving is not None or self._transport is None:
+            return
+        if self._pipeline:
+            self._pipeline[-1].keep_alive = False
+        elif self._closing:
+            self.abort()
+        else:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close now."""
+        if self._transport:
+            self._transport.abort()
+
+    def check(self, now: float) -> None:
+        """Close what has taken too long."""
+        limits, exchange = self.front.limits, self._receiving
+        if self._closing or self._blocked is not None:
+            if now - (self._blocked or self._last) > limits.stalled_seconds:
+                self.abort()
+        elif exchange is not None:
+            waited = now - exchange.started
+            if waited > (limits.request_seconds if self._head_done else limits.head_seconds):
+                self._refuse(Problem("request-timeout", "The request did not arrive in time"))
+        elif not self._pipeline and now - self._last > limits.idle_seconds and self._transport:
+            self._transport.close()
+
+    # Within.
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer the request that is being read and read no more. Those before it are still answered."""
+        exchange = self._receiving or Exchange(self)
+        self._receiving = None
+        self._closing = True
+        self._expected = False
+        self._last = perf_counter()
+        self.front.pending_bytes -= self._size
+        self._size = 0
+        self._parts.clear()
+        exchange.keep_alive = False
+        self._pipeline.append(exchange)
+        self.front.application.refuse(exchange, problem)
+
+    def _end(self) -> None:
+        """Close, after all that was written.
+
+        A client that is still sending would lose its answer to the reset that closing causes, so our side
+        ends first, and the rest is read and dropped.
+        """
+        self.front.pending_bytes -= sum(len(exchange.body) for exchange in self._pipeline)
+        self._pipeline.clear()
+        if self._transport is None:
+            return
+        if self._closing:
+            with contextlib.suppress(OSError, RuntimeError):
+                self._transport.write_eof()
+        else:
+            self._closing = True
+            self._transport.close()
+
+    def _write(self, head: bytes, body: bytes) -> None:
+        """Send, if there is still somebody to send to: a client's leaving is no error of its neighbours'."""
+        if self._transport is None:
+            return
+        try:
+            if len(body) > _JOINED_BYTES:
+                self._transport.writelines((head, body))
+            else:
+                self._transport.write(head + body)
+        except (OSError, RuntimeError):
+            # uvloop refuses to write to what is closed and not yet known to be lost.
+            self.gone = True
+
+    def _continue(self) -> None:
+        """Ask for the body, once everything before it is answered."""
+        if not self._pipeline:
+            self._expected = False
+            self._write(b"HTTP/1.1 100 Continue\r\n\r\n", b"")
+
+    def _regulate(self) -> None:
+        """Read from a client only while it reads, and waits for few answers."""
+        reading = self._blocked is None and len(self._pipeline) < MAX_PIPELINE
+        if reading != self._reading and self._transport and not self._transport.is_closing():
+            self._reading = reading
+            (self._transport.resume_reading if reading else self._transport.pause_reading)()
+
+
+def _too_large(limits: Limits) -> Problem:
+    return Problem("payload-too-large", f"The body is over the limit of {limits.body_bytes} bytes")
+
+
+def _overloaded() -> Problem:
+    return Problem(
+        "overloaded", "The server holds as many requests as it may; try again", {"retry-after": "1"}
+    )

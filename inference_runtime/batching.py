@@ -1,0 +1,342 @@
+"""Requests of one model joined into batches, and run where that costs least.
+
+A batch is never waited for. Requests that the event loop has read together are joined; while the engine is
+busy, more of them queue and form the next batch; an idle engine runs what there is. So a lone request pays
+for one further look at the sockets, and load makes its own batches.
+
+What the warm-up has measured (`Plan`) decides the rest: short batches run inline, on the loop's own thread,
+where nothing is handed over; long ones on the model's engine thread, one at a time with all cores.
+
+The loop's thread submits and answers; only `_Engine` runs elsewhere.
+"""
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import ceil
+from queue import SimpleQueue
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inference_runtime.errors import Problem
+
+if TYPE_CHECKING:
+    from inference_runtime.tensors import Array
+
+logger = logging.getLogger(__name__)
+
+Arrays = dict[str, "Array"]
+#: What became of a request: its outputs, or why there are none.
+Outcome = Arrays | Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a model is run: what its warm-up chose."""
+
+    #: Rows that are run at once, at most; 1 where batches do not pay, or change answers.
+    max_batch: int = 1
+    #: Run on the loop's thread.
+    inline: bool = False
+    #: Measured seconds of a batch, by its rows, ascending.
+    seconds: tuple[tuple[int, float], ...] = ((1, 0.0),)
+
+    def expected(self, rows: int) -> float:
+        """Seconds that `rows` take, in batches of `max_batch`."""
+        return ceil(rows / self.max_batch) * self.seconds[-1][1]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one model's requests may take."""
+
+    #: Requests that wait.
+    queue: int = 1024
+    #: For which an idle engine lets a batch grow while requests keep arriving.
+    delay_seconds: float = 0.001
+    #: A batch that runs longer has wedged its engine.
+    wedged_seconds: float = 60.0
+
+
+#: A model's inference: the arrays of the outputs asked for; Problem where there are none.
+Infer = Callable[[Arrays, Sequence[str]], Arrays]
+
+
+class Job:
+    """One inference request in a batcher. Whoever submits it extends it by `finish` and `gone`."""
+
+    __slots__ = ("computed", "deadline", "finished", "inputs", "key", "outputs", "queued", "rows", "started")
+
+    def __init__(self, inputs: Arrays, outputs: tuple[str, ...], deadline: float) -> None:
+        self.inputs = inputs
+        self.outputs = outputs
+        #: By `time.perf_counter`, as all times here: when nobody waits for the answer any more.
+        self.deadline = deadline
+        self.finished = False
+        self.queued = self.started = self.computed = 0.0
+        shapes = [array.shape for array in inputs.values()]
+        #: Along the first axis. Requests are joined where they agree on every other.
+        self.rows = shapes[0][0] if shapes and shapes[0] else 1
+        if len(shapes) == 1:
+            self.key: Any = shapes[0][1:]
+        elif any(shape[:1] != (self.rows,) for shape in shapes):
+            # Inputs that disagree about their rows would take a neighbour's.
+            self.key = self
+        else:
+            self.key = tuple([shape[1:] for shape in shapes])
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody waits for the answer. Read by any thread."""
+        raise NotImplementedError
+
+    def finish(self, outcome: Outcome) -> None:
+        """Take the answer. Called once, on the loop's thread; it must not raise."""
+        raise NotImplementedError
+
+
+class Batcher:
+    """One model's queue and engine. Every method is for the loop's thread, except `healthy`."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        infer: Infer,
+        plan: Plan,
+        limits: Limits,
+        name: str,
+        ran: Callable[[int], None] = lambda rows: None,
+    ) -> None:
+        """`infer` is called on the loop's thread or the engine's; `ran` is told every batch's rows, on the
+        loop's.
+        """
+        self.plan = plan
+        self._loop = loop
+        self._infer = infer
+        self._ran = ran
+        self._closing = False
+        self._limits = limits
+        self._queue: deque[Job] = deque()
+        self._lock = threading.Lock()
+        #: The gathering that is under way: since when, and how many requests it had found.
+        self._gathering: float | None = None
+        self._gathered = 0
+        self._engine = _Engine(self, name)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether no batch has run for longer than it may."""
+        since = self._engine.busy_since
+        return since is None or perf_counter() - since < self._limits.wedged_seconds
+
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return len(self._queue)
+
+    def submit(self, job: Job) -> None:
+        """Queue a request, or refuse it at once if there is no room, or no hope to answer in time.
+
+        Raises:
+            Problem: throttled, or overloaded; both say when to try again.
+        """
+        job.queued = now = perf_counter()
+        waiting = len(self._queue)
+        if waiting or not self._engine.idle:
+            self._admit(job, now, waiting)
+        self._queue.append(job)
+        if self._gathering is None and self._engine.idle:
+            self._begin(now, 0)
+
+    def expire(self, now: float) -> None:
+        """Answer the requests whose deadline has passed, whether they wait or run. Called every second."""
+        with self._lock:
+            late = [job for job in (*self._queue, *self._engine.running) if job.deadline < now]
+        for job in late:
+            _finish(job, _late())
+
+    def close(self) -> None:
+        """End the engine once it has run what is queued. Nothing is submitted any more."""
+        self._closing = True
+        if self._engine.idle and not self._queue:
+            self._engine.close()
+
+    # On the loop's thread.
+
+    def _begin(self, now: float, gathered: int) -> None:
+        self._gathering = now
+        self._gathered = gathered
+        self._loop.call_soon(self._gather)
+
+    def _admit(self, job: Job, now: float, waiting: int) -> None:
+        wait = self.plan.expected(waiting)
+        retry = {"retry-after": str(max(1, ceil(wait)))}
+        if waiting >= self._limits.queue:
+            raise Problem("throttled", f"{waiting} requests wait for this model; try again", retry)
+        if now + wait > job.deadline or not self.healthy:
+            raise Problem("overloaded", "The model could not answer in time; try again", retry)
+
+    def _gather(self) -> None:
+        """Look at the sockets again while that brings requests, then let them run."""
+        found = len(self._queue)
+        now = perf_counter()
+        assert self._gathering is not None
+        if (
+            self._gathered < found < self.plan.max_batch
+            and now - self._gathering < self._limits.delay_seconds
+        ):
+            self._gathered = found
+            self._loop.call_soon(self._gather)
+            return
+        self._gathering = None
+        if not self._queue:
+            return
+        if not self.plan.inline or self._queue[0].rows > self.plan.max_batch:
+            self._engine.wake()
+            return
+        batch, late = self.take(now)
+        self._answer(batch, self.run(batch) if batch else (), late)
+        if self._queue and self._gathering is None:
+            # Other connections, and this batch's answers, come before the next.
+            self._begin(now, len(self._queue))
+
+    def _answer(self, batch: Sequence[Job], outcomes: Sequence[Outcome], late: Sequence[Job]) -> None:
+        """Give everyone what became of their request."""
+        if batch:
+            self._ran(sum([job.rows for job in batch]))
+        for job, outcome in zip(batch, outcomes, strict=True):
+            _finish(job, outcome)
+        for job in late:
+            _finish(job, _late())
+
+    def _rest(self) -> None:
+        """The engine has found nothing more to run."""
+        self._engine.idle = True
+        if self._queue and self._gathering is None:
+            self._begin(perf_counter(), 0)
+        elif self._closing:
+            self._engine.close()
+
+    # On the loop's thread, or the engine's.
+
+    def take(self, now: float) -> tuple[list[Job], list[Job]]:
+        """The next batch, in the order of arrival, and the requests that came too late for theirs.
+
+        Requests that nobody waits for are dropped. Those of another shape stay where they are.
+        """
+        queue, most = self._queue, self.plan.max_batch
+        batch: list[Job] = []
+        late: list[Job] = []
+        passed: list[Job] = []
+        rows = 0
+        with self._lock:
+            while queue and rows < most:
+                job = queue.popleft()
+                if job.finished or job.gone:
+                    job.finished = True
+                elif job.deadline < now:
+                    late.append(job)
+                elif batch and job.key != batch[0].key:
+                    passed.append(job)
+                elif batch and rows + job.rows > most:
+                    passed.append(job)
+                    break
+                else:
+                    batch.append(job)
+                    rows += job.rows
+            queue.extendleft(reversed(passed))
+        return batch, late
+
+    def run(self, batch: list[Job]) -> list[Outcome]:
+        """What becomes of each request. If they fail together each is tried by itself: one is to blame."""
+        started = perf_counter()
+        try:
+            outcomes: list[Outcome] = [*self._run(batch)]
+        except Exception as error:
+            if len(batch) > 1:
+                outcomes = [self.run([job])[0] for job in batch]
+            elif isinstance(error, Problem):
+                outcomes = [error]
+            else:
+                logger.exception("inference failed")
+                outcomes = [Problem("model-error", "The model could not answer this request")]
+        ended = perf_counter()
+        for job in batch:
+            job.started = started
+            job.computed = ended
+        return outcomes
+
+    def _run(self, batch: list[Job]) -> list[Arrays]:
+        first = batch[0]
+        if len(batch) == 1:
+            return [self._infer(first.inputs, first.outputs)]
+        names = first.outputs
+        if any(job.outputs != names for job in batch):
+            names = tuple(dict.fromkeys(name for job in batch for name in job.outputs))
+        joined = {name: np.concatenate([job.inputs[name] for job in batch]) for name in first.inputs}
+        outputs = self._infer(joined, names)
+        rows = sum([job.rows for job in batch])
+        if any(array.shape[:1] != (rows,) for array in outputs.values()):
+            raise ValueError(f"the outputs have not the {rows} rows of the inputs")
+        slices: list[Arrays] = []
+        start = 0
+        for job in batch:
+            end = start + job.rows
+            slices.append({name: outputs[name][start:end] for name in job.outputs})
+            start = end
+        return slices
+
+
+class _Engine:
+    """The thread of one model that runs its long batches, one after the other."""
+
+    def __init__(self, batcher: Batcher, name: str) -> None:
+        self._batcher = batcher
+        self._name = name
+        self._wakes: SimpleQueue[bool] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        #: Whether it waits to be woken.
+        self.idle = True
+        #: What runs, and since when.
+        self.running: Sequence[Job] = ()
+        self.busy_since: float | None = None
+
+    def wake(self) -> None:
+        """Run what is queued."""
+        self.idle = False
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._loop, name=f"engine-{self._name}", daemon=True)
+            self._thread.start()
+        self._wakes.put(True)
+
+    def close(self) -> None:
+        self._wakes.put(False)
+
+    def _loop(self) -> None:
+        batcher = self._batcher
+        call = batcher._loop.call_soon_threadsafe
+        while self._wakes.get():
+            while True:
+                batch, late = batcher.take(perf_counter())
+                if not batch and not late:
+                    # Back to the loop: only there is it certain that nothing has arrived meanwhile.
+                    call(batcher._rest)
+                    break
+                self.running, self.busy_since = batch, perf_counter()
+                outcomes = batcher.run(batch) if batch else []
+                self.running, self.busy_since = (), None
+                call(batcher._answer, batch, outcomes, late)
+
+
+def _finish(job: Job, outcome: Outcome) -> None:
+    if not job.finished:
+        job.finished = True
+        job.finish(outcome)
+
+
+def _late() -> Problem:
+    return Problem("timeout", "The request's deadline passed before the model could answer")

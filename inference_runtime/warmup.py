@@ -1,0 +1,193 @@
+"""How a model is best run on this machine, measured before its first client: the batcher's `Plan`.
+
+What is found out, each by running the model on its own sample (or on plain values, where it has none):
+
+    threads     whether one thread or one for each core computes a row faster
+    batches     whether rows may be joined at all: together they must give what they give alone
+    size        from which number of rows on a larger batch is no faster a row
+    inline      whether that batch is short enough for the event loop's own thread
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from inference_runtime.batching import Plan
+from inference_runtime.errors import Problem
+from inference_runtime.manifest import Artifact, TensorSpec
+from inference_runtime.model import SAMPLE, Arrays, Engine, Model
+from inference_runtime.tensors import DTYPES, Array
+
+logger = logging.getLogger(__name__)
+
+#: The largest batch that is tried.
+MAX_BATCH = 64
+#: Joining must make a row at least this much cheaper: it costs the first of a batch time, and fairness.
+_WORTH = 1.2
+#: A smaller batch is as good as the best one if its rows cost at most this much more.
+_NEARLY = 1.06
+#: A batch that takes longer, in seconds, would keep the loop from its other clients.
+_INLINE_SECONDS = 0.01
+#: Each measurement ends after so many seconds, but not before its second run.
+_MEASURE_SECONDS = 0.02
+#: A second session, to compare, is opened of graphs up to this size, in bytes.
+_COMPARED_BYTES = 512 * 1024 * 1024
+
+
+def load(artifact: Artifact, engine: Engine, max_batch: int = MAX_BATCH) -> tuple[Model, Plan]:
+    """Load a model and find out how to run it. `max_batch` 1 joins nothing.
+
+    Raises:
+        ArtifactError: its files do not make a model that answers.
+    """
+    started = perf_counter()
+    model = Model(artifact, engine)
+    try:
+        plan, threads = _plan(model, artifact, engine, max_batch)
+    except Problem as problem:
+        # A handler may refuse made-up values; then nothing is known, and nothing is assumed.
+        plan, threads = Plan(), engine.threads
+        logger.warning("model not measured", extra={"model": model.manifest.name, "reason": problem.detail})
+    logger.info(
+        "model warmed up",
+        extra={
+            "model": model.manifest.name,
+            "version": model.manifest.version,
+            "threads": threads or os.cpu_count(),
+            "batching": plan.max_batch > 1,
+            "max_batch": plan.max_batch,
+            "inline": plan.inline,
+            "batch_ms": {rows: round(seconds * 1000, 3) for rows, seconds in plan.seconds},
+            "load_ms": round((perf_counter() - started) * 1000),
+        },
+    )
+    return model, plan
+
+
+def _plan(model: Model, artifact: Artifact, engine: Engine, max_batch: int) -> tuple[Plan, int]:
+    joinable = _joinable(model)
+    rows = _rows(model, artifact, MAX_BATCH if joinable else 1)
+    names = tuple(spec.name for spec in model.manifest.outputs)
+
+    def run(inputs: Arrays) -> Arrays:
+        return model.infer(inputs, names)
+
+    one = _cut(rows, 0, 1) if joinable else rows
+    threads = _threads(model, artifact, engine, lambda: run(one))
+    timed = [(1, _seconds(lambda: run(one)))]
+    if joinable and max_batch > 1 and _agree(run, rows):
+        timed += _larger(run, rows, timed[0][1], max_batch)
+    best = min(seconds / size for size, seconds in timed)
+    size = next(size for size, seconds in timed if seconds / size <= best * _NEARLY)
+    if timed[0][1] < best * _WORTH:
+        size = 1
+    timed = [(rows, seconds) for rows, seconds in timed if rows <= size]
+    inline = model.graph_alone and _fixed(model) and timed[-1][1] <= _INLINE_SECONDS
+    return Plan(size, inline, tuple(timed)), threads
+
+
+def _threads(model: Model, artifact: Artifact, engine: Engine, run: Callable[[], object]) -> int:
+    """One thread, or as many as the engine has: whichever is faster. The model keeps that session."""
+    large = artifact.manifest.files[artifact.manifest.model].size > _COMPARED_BYTES
+    if engine.threads or os.cpu_count() == 1 or not model.on_cpu or large:
+        return engine.threads
+    many = _seconds(run)
+    before = model.exchange(model.reopened(replace(engine, threads=1)))
+    if _seconds(run) <= many * 1.1:
+        return 1
+    model.exchange(before)
+    return 0
+
+
+def _larger(
+    run: Callable[[Arrays], Arrays], rows: Arrays, alone: float, most: int
+) -> Iterator[tuple[int, float]]:
+    """Batches of twice the rows each, until twice in a row that makes a row no cheaper."""
+    best, vain, size = alone, 0, 2
+    while size <= most and vain < 2:
+        batch = _cut(rows, 0, size)
+        seconds = _seconds(lambda: run(batch))  # noqa: B023 (called at once)
+        yield size, seconds
+        vain = vain + 1 if seconds / size > best / _NEARLY else 0
+        best = min(best, seconds / size)
+        size *= 2
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    """The shortest of several runs: what disturbs a run only ever makes it longer."""
+    run()
+    shortest, end = float("inf"), perf_counter() + _MEASURE_SECONDS
+    for _ in range(50):
+        started = perf_counter()
+        run()
+        ended = perf_counter()
+        shortest = min(shortest, ended - started)
+        if ended > end:
+            break
+    return shortest
+
+
+def _joinable(model: Model) -> bool:
+    """Whether the signature leaves the first axis of everything to the client."""
+    return all(spec.shape[:1] == (-1,) for spec in (*model.manifest.inputs, *model.manifest.outputs))
+
+
+def _fixed(model: Model) -> bool:
+    """Whether rows always have the size that was measured."""
+    return all(-1 not in spec.shape[1:] for spec in model.manifest.inputs)
+
+
+def _agree(run: Callable[[Arrays], Arrays], rows: Arrays) -> bool:
+    """Whether rows give together what they give alone."""
+    count = min(3, min(len(array) for array in rows.values()))
+    alone = [run(_cut(rows, index, index + 1)) for index in range(count)]
+    try:
+        together = run(_cut(rows, 0, count))
+        for name, found in together.items():
+            expected = np.concatenate([outputs[name] for outputs in alone])
+            if found.shape != expected.shape or not _close(found, expected):
+                raise ValueError(f"output {name!r}: rows answer otherwise together than alone")
+    except (Problem, ValueError) as error:
+        logger.info("batching off", extra={"reason": str(error)})
+        return False
+    return True
+
+
+def _close(found: Array, expected: Array) -> bool:
+    if found.dtype.kind != "f":
+        return bool(np.array_equal(found, expected))
+    tolerance = 1e-2 if found.dtype.itemsize == 2 else 1e-3
+    largest = float(np.max(np.abs(expected), initial=0))
+    return bool(np.allclose(found, expected, rtol=tolerance, atol=tolerance * 0.1 * largest, equal_nan=True))
+
+
+def _rows(model: Model, artifact: Artifact, count: int) -> Arrays:
+    """Inputs of `count` rows: the artifact's sample over and over, or else small plain values."""
+    if SAMPLE in artifact.manifest.files:
+        content = (artifact.folder / SAMPLE).read_bytes()
+        sample = model.codec.read({}, content, len(content)).requests[0]
+        if count == 1:
+            return dict(sample.inputs)
+        return {name: np.resize(array, (count, *array.shape[1:])) for name, array in sample.inputs.items()}
+    random = np.random.default_rng(0)
+    return {spec.name: _values(spec, count, random) for spec in model.manifest.inputs}
+
+
+def _values(spec: TensorSpec, count: int, random: np.random.Generator) -> Array:
+    shape = [
+        count if axis == 0 and length == -1 else max(length, 1) for axis, length in enumerate(spec.shape)
+    ]
+    dtype = DTYPES[spec.datatype]
+    if spec.datatype == "BYTES":
+        return np.full(shape, b"a", dtype)
+    values: Any = random.standard_normal(shape) if dtype.kind == "f" else random.integers(0, 2, shape)
+    return np.asarray(values).astype(dtype)
+
+
+def _cut(rows: Arrays, start: int, end: int) -> Arrays:
+    return {name: array[start:end] for name, array in rows.items()}
