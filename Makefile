@@ -40,6 +40,13 @@ build/checkov/.installed: requirements/checkov.txt .venv/.installed
 .PHONY: checkov
 checkov: build/checkov/.installed ## Install Checkov, which the tests run, into an environment of its own
 
+# Others' clients bring hundreds of MB that nothing else needs.
+build/clients/.installed: requirements/clients.txt .venv/.installed
+	@echo "Installing tritonclient and kserve into build/clients"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/clients
+	@VIRTUAL_ENV=build/clients $(BIN)/uv pip install --quiet --require-hashes -r requirements/clients.txt
+	@touch $@
+
 # uv compiles for every platform and Python at once; huggingface-hub is left out (lambda_src/inference/overrides.txt).
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 LOCK_RUNTIME := $(LOCK) --no-annotate --override lambda_src/inference/overrides.txt -c requirements/workstation.txt
@@ -53,6 +60,7 @@ lock: ## Recompile every requirements file, with hashes
 	$(LOCK_RUNTIME) inference_containers/onnx/requirements-cuda.in -o inference_containers/onnx/requirements-cuda.txt
 	$(LOCK) --no-deps models/requirements.in -o models/requirements.txt
 	$(LOCK) --no-annotate requirements/checkov.in -o requirements/checkov.txt
+	$(LOCK) --no-annotate requirements/clients.in -o requirements/clients.txt
 
 .PHONY: demo
 demo: setup ## Deploy to an embedded AWS, send real requests, print the answers, leave nothing running
@@ -106,6 +114,14 @@ test: setup checkov ## Run every test
 .PHONY: test-transitions
 test-transitions: setup ## Deploy one catalog over another while clients call (minutes; not part of `make test` yet)
 	@$(BIN)/pytest -m transitions tests/integration/platform/test_transitions.py
+
+.PHONY: conformance
+conformance: setup build/clients/.installed ## Let tritonclient and the KServe client ask the server and the platform
+	@$(BIN)/pytest -m conformance tests/conformance
+
+.PHONY: fuzz
+fuzz: setup ## Damage 200,000 requests and see them read or refused (minutes)
+	@$(BIN)/pytest --hypothesis-profile=fuzz tests/unit/runtime/test_codec_fuzz.py
 
 .PHONY: check
 check: lint test ## What CI runs

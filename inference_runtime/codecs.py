@@ -118,6 +118,7 @@ class Codec:
     """Reads the requests and writes the answers of one model. Safe to use from several threads."""
 
     def __init__(self, manifest: Manifest) -> None:
+        self.inputs = {spec.name: spec for spec in manifest.inputs}
         self._documents = Documents(manifest)
         self._readers = list(self._documents.readers.values())
         self._table = plain.Table(self._readers, manifest.outputs)

@@ -6,12 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
     from tests.assembly import Assembly
+
+# What `make fuzz` asks for; 100 examples otherwise.
+hypothesis.settings.register_profile("fuzz", max_examples=20_000)
 
 TESTS = Path(__file__).parent
 

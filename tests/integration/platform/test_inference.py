@@ -1,8 +1,10 @@
 """Real requests to real models over HTTPS: right answers, and the same protocol whatever the target."""
 
 import base64
+import gzip
 import io
 import json
+import struct
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -62,6 +64,57 @@ def test_sentences_that_mean_the_same_are_close(platform: Platform) -> None:
     assert embedding.shape == (3, 384)
     np.testing.assert_allclose(np.linalg.norm(embedding, axis=1), 1, atol=1e-5)
     assert embedding[0] @ embedding[1] > 0.5 > 0.3 > embedding[0] @ embedding[2]
+
+
+TRITON = "application/vnd.sagemaker-triton.binary+json"
+TEXT = b"How do I reset my password?"
+
+
+@pytest.mark.parametrize(("model", "field"), [("file-type", "content"), ("text-embedding", "text")])
+def test_bytes_are_answered_as_the_same_values_in_json_are(
+    platform: Platform, model: str, field: str
+) -> None:
+    asked = request(field, [base64.b64encode(TEXT).decode()], content_type="base64")
+    plain = platform.infer(model, asked, **{"Accept-Encoding": "gzip"}).json()["outputs"]
+    tensor = {"name": field, "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 31}}
+    header = json.dumps({"inputs": [tensor]}).encode()
+    body = header + struct.pack("<I", len(TEXT)) + TEXT
+    media_type = f"{TRITON};json-header-size={len(header)}"
+
+    for form, content in ((media_type, body), ("application/octet-stream", TEXT)):
+        # Not asked for bytes, it answers with none, whatever it was sent.
+        assert platform.infer(model, content, media_type=form).json()["outputs"] == plain
+
+    answer = platform.infer(model, body, media_type=media_type, Accept=TRITON)
+    length = int(answer.headers["inference-header-content-length"])
+    assert answer.headers["content-type"] == f"{TRITON};json-header-size={length}"
+    document, tail = json.loads(answer.content[:length]), answer.content[length:]
+    for output, expected in zip(document["outputs"], plain, strict=True):
+        size = output["parameters"]["binary_data_size"]
+        values, tail = tail[:size], tail[size:]
+        if output["datatype"] == "FP32":
+            np.testing.assert_array_equal(
+                np.frombuffer(values, "<f4"), np.array(expected["data"], np.float32)
+            )
+        else:
+            assert [values[4:].decode()] == expected["data"]
+    assert tail == b""
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("body", [b"{}", bytes(11 << 20)], ids=["refused by the model", "too large"])
+def test_errors_are_documents_for_who_accepts_bytes_too(platform: Platform, model: str, body: bytes) -> None:
+    answer = platform.infer(model, body, Accept="application/octet-stream")
+    assert answer.status_code in (400, 413)
+    assert answer.json()["status"] == answer.status_code
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_compressed_requests_are_answered_like_others(platform: Platform, model: str) -> None:
+    body = (ROOT / "models" / model / "sample.json").read_bytes()
+    answer = platform.infer(model, gzip.compress(body), **{"Content-Encoding": "gzip"})
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == platform.infer(model, body).json()
 
 
 @pytest.mark.parametrize("model", MODELS)

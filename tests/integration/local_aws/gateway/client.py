@@ -114,10 +114,17 @@ class Cloud:
             iam.put_role_policy(RoleName=name, PolicyName="inline", PolicyDocument=_policy(*statements))
         return arn
 
-    def api(self, *methods: "Method", binary: tuple[str, ...] = (), **stage: Any) -> "Api":
+    def api(
+        self,
+        *methods: "Method",
+        binary: tuple[str, ...] = (),
+        compressed_from: int | None = None,
+        **stage: Any,
+    ) -> "Api":
         """A deployed API with these methods."""
+        least = {} if compressed_from is None else {"minimumCompressionSize": compressed_from}
         created = self.gateway.create_rest_api(
-            name=f"api-{uuid.uuid4().hex[:8]}", binaryMediaTypes=list(binary)
+            name=f"api-{uuid.uuid4().hex[:8]}", binaryMediaTypes=list(binary), **least
         )
         api = Api(self, created["id"], created["name"])
         for method in methods:

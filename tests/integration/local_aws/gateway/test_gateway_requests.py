@@ -1,7 +1,10 @@
 """What reaches SageMaker of a client's request (AWS_FACTS §1: headers, binary, passthrough)."""
 
 import base64
+import gzip
 import json
+import zlib
+from collections.abc import Callable
 
 import httpx
 import pytest
@@ -113,6 +116,43 @@ def test_text_that_is_not_utf8_is_damaged_unless_its_type_is_declared_binary(clo
     for content_type, intact in (("application/octet-stream", True), ("application/json", False)):
         got = seen(api.post("/m", content=tensor, headers={"Content-Type": content_type}))["body"]
         assert (got == tensor) is intact, content_type
+
+
+@pytest.mark.parametrize(("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_compressed_bodies_reach_the_backend_inflated(
+    cloud: Cloud, role: str, encoding: str, compress: Callable[[bytes], bytes]
+) -> None:
+    api = cloud.api(sagemaker("/m", "echo", role), binary=("application/octet-stream",))
+    for content_type, body in (("application/json", b'{"a":1}'), ("application/octet-stream", b"\xff\x00")):
+        headers = {"Content-Type": content_type, "Content-Encoding": encoding}
+        assert seen(api.post("/m", content=compress(body), headers=headers))["body"] == body
+
+
+def test_compressed_bodies_that_are_bombs_damaged_or_unknown_are_refused(cloud: Cloud, role: str) -> None:
+    api = cloud.api(sagemaker("/m", "echo", role))
+    for encoding, body, status in (
+        ("gzip", gzip.compress(bytes(11 << 20)), 413),
+        ("gzip", b"{}", 400),
+        ("br", b"{}", 415),
+    ):
+        answer = api.post("/m", content=body, headers={"Content-Encoding": encoding})
+        assert answer.status_code == status, answer.text
+
+
+def test_answers_are_compressed_from_the_apis_size_on_for_who_accepts_it(cloud: Cloud, role: str) -> None:
+    api = cloud.api(sagemaker("/m", "script", role), compressed_from=100)
+    large, small = "a" * 100, "a" * 99
+    for text, accepted, encoding in (
+        (large, "gzip", "gzip"),
+        (large, "deflate, br", "deflate"),
+        (large, "identity", None),
+        (small, "gzip", None),
+    ):
+        answer = api.post("/m", json={"body": text}, headers={"Accept-Encoding": accepted})
+        assert (answer.headers.get("content-encoding"), answer.text) == (encoding, text)
+    api = cloud.api(sagemaker("/m", "script", role))
+    answer = api.post("/m", json={"body": large}, headers={"Accept-Encoding": "gzip"})
+    assert "content-encoding" not in answer.headers
 
 
 def test_a_missing_content_type_is_taken_for_json(cloud: Cloud, role: str) -> None:

@@ -1,0 +1,1 @@
+from tests.integration.platform.conftest import platform as platform
