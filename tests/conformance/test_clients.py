@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from onnx import TensorProto, helper
 
-from tests.conftest import ROOT
+from app import ROOT
 from tests.integration.platform.conftest import Platform
 from tests.unit.containers.process import serving
 from tests.unit.runtime import tiny
@@ -76,7 +76,7 @@ def test_the_platform_answers_the_same_to_every_client_in_every_form(
     values = encoded(b"import os\n\nprint(os.getcwd())\n" * 20, b"<html><body>text</body></html>" * 20)
     url = platform.deployed.api_url.removeprefix("https://")
     results = asked(
-        url, model, [[field, "BYTES", [2], values]], platform.token(), str(platform.deployed.verify)
+        url, model, [[field, "BYTES", [2], values]], platform.token(), str(platform.home / "ca.pem")
     )
     plain = platform.infer(
         model,
