@@ -37,7 +37,7 @@ from inference_containers.onnx.hosting import Find, Host, Hosted
 from inference_containers.onnx.settings import Settings
 from inference_runtime import logs
 from inference_runtime.batching import Arrays, Job, Outcome
-from inference_runtime.codecs import Call
+from inference_runtime.codecs import CONTENT_ENCODING, Call
 from inference_runtime.errors import Problem, shown
 from inference_runtime.manifest import FILE_NAME, verify
 from inference_runtime.metrics import Metrics
@@ -45,7 +45,7 @@ from inference_runtime.service import SERVER, Answer, check_answer
 
 #: SageMaker kills 30 s after SIGTERM.
 DRAIN_SECONDS = 25
-#: Bodies up to this size are parsed on the loop: handing them to a thread would take longer.
+#: Bodies up to this size, unless compressed, are parsed on the loop: to hand them over would take longer.
 _PARSED_BYTES = 64 * 1024
 #: What SageMaker and API Gateway put into these headers, and nothing that could forge a log line.
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -217,7 +217,7 @@ class App:
         if hosted.batcher is None:
             hosted.service.loaded()
         deadline = exchange.started + self._timeout(exchange)
-        if len(exchange.body) > _PARSED_BYTES:
+        if len(exchange.body) > _PARSED_BYTES or CONTENT_ENCODING in exchange.headers:
             self._threads.submit(self._parse, exchange, hosted, deadline)
         else:
             self._submit(self._read(exchange, hosted, deadline))
