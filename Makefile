@@ -47,6 +47,17 @@ build/clients/.installed: requirements/clients.txt .venv/.installed
 	@VIRTUAL_ENV=build/clients $(BIN)/uv pip install --quiet --require-hashes -r requirements/clients.txt
 	@touch $@
 
+# So does what trains models: it is heavy, and what it made is in the repository.
+build/training/.installed: requirements/training.txt .venv/.installed
+	@echo "Installing scikit-learn into build/training"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/training
+	@VIRTUAL_ENV=build/training $(BIN)/uv pip install --quiet --require-hashes -r requirements/training.txt
+	@touch $@
+
+.PHONY: train
+train: build/training/.installed ## Train the models that are trained here, anew
+	@for script in models/*/train.py; do build/training/bin/python $$script; done
+
 # uv compiles for every platform and Python at once; huggingface-hub is left out (lambda_src/inference/overrides.txt).
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 LOCK_RUNTIME := $(LOCK) --no-annotate --override lambda_src/inference/overrides.txt -c requirements/workstation.txt
@@ -61,6 +72,7 @@ lock: ## Recompile every requirements file, with hashes
 	$(LOCK) --no-deps models/requirements.in -o models/requirements.txt
 	$(LOCK) --no-annotate requirements/checkov.in -o requirements/checkov.txt
 	$(LOCK) --no-annotate requirements/clients.in -o requirements/clients.txt
+	$(LOCK) --no-annotate -c requirements/workstation.txt requirements/training.in -o requirements/training.txt
 
 .PHONY: demo
 demo: setup ## Deploy to an embedded AWS, send real requests, print the answers, leave nothing running
@@ -122,6 +134,10 @@ conformance: setup build/clients/.installed ## Let tritonclient and the KServe c
 .PHONY: fuzz
 fuzz: setup ## Damage 200,000 requests and see them read or refused (minutes)
 	@$(BIN)/pytest --hypothesis-profile=fuzz tests/unit/runtime/test_codec_fuzz.py
+
+.PHONY: image-test
+image-test: setup ## Build the container's image without Docker and try it (DEVICE=cpu|cuda; root, buildah, debootstrap)
+	@DEVICE=$(or $(DEVICE),cpu) $(BIN)/pytest -m image tests/image
 
 .PHONY: check
 check: lint test ## What CI runs

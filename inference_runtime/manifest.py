@@ -2,6 +2,7 @@
 
 An artifact's id is the SHA-256 of its manifest's bytes, so the id covers every file. The manifest's inputs
 and outputs are the signature that clients see; the ONNX graph may differ from it when a handler translates.
+An artifact without a graph (`model` is null) is run by its handler alone.
 
 Only the standard library is imported: the Lambda that publishes artifacts has nothing else.
 """
@@ -16,7 +17,8 @@ from typing import Any
 
 FILE_NAME = "manifest.json"
 SCHEMA = 1
-PLATFORM = "onnxruntime_onnx"
+#: What runs a model, as clients see it: its ONNX graph, or its handler alone.
+ONNX, PYTHON = "onnxruntime_onnx", "python"
 #: The Open Inference Protocol v2 datatypes that a signature may use.
 DATATYPES = (
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
@@ -56,7 +58,7 @@ class Manifest:
     name: str
     version: str
     platform: str
-    model: str
+    model: str | None
     handler: str | None
     files: dict[str, FileEntry]
     inputs: tuple[TensorSpec, ...]
@@ -89,7 +91,7 @@ def parse(content: bytes, expected_sha256: str | None = None) -> Manifest:
         "the document",
         document,
         {
-            "schema": int, "name": str, "version": str, "platform": str, "model": str,
+            "schema": int, "name": str, "version": str, "platform": str, "model": str | None,
             "handler": str | None, "files": dict, "inputs": list, "outputs": list,
         },
     )  # fmt: skip
@@ -98,7 +100,9 @@ def parse(content: bytes, expected_sha256: str | None = None) -> Manifest:
         _NAME.fullmatch(fields["name"]), "name", fields["name"], "lower-case letters, digits and hyphens"
     )
     _require(fields["version"], "version", fields["version"], "a non-empty string")
-    _require(fields["platform"] == PLATFORM, "platform", fields["platform"], f"{PLATFORM!r}")
+    platform = _platform(fields["model"])
+    _require(fields["platform"] == platform, "platform", fields["platform"], f"{platform!r}")
+    _require(fields["model"] or fields["handler"], "handler", None, "one of `files`, as there is no `model`")
 
     files = {name: _file(name, entry) for name, entry in fields["files"].items()}
     for key in ("model", "handler"):
@@ -150,7 +154,7 @@ def write(
     *,
     name: str,
     version: str,
-    model: str,
+    model: str | None,
     handler: str | None,
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
@@ -166,7 +170,7 @@ def write(
             "schema": SCHEMA,
             "name": name,
             "version": version,
-            "platform": PLATFORM,
+            "platform": _platform(model),
             "model": model,
             "handler": handler,
             "files": {path.relative_to(folder).as_posix(): asdict(describe(path)) for path in paths},
@@ -186,6 +190,10 @@ def describe(path: Path) -> FileEntry:
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return FileEntry(sha256, file.tell())
+
+
+def _platform(model: str | None) -> str:
+    return PYTHON if model is None else ONNX
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,14 +1,16 @@
-"""A model in memory: a verified artifact, its ONNX Runtime session, and its optional handler.
+"""A model in memory: a verified artifact, with its ONNX Runtime session, its handler, or both.
 
 The artifact's `handler.py` may define any of these; they are called from several threads at once:
 
     load(folder: Path) -> State
     preprocess(inputs: dict[str, ndarray], state) -> dict[str, ndarray]
     postprocess(outputs: dict[str, ndarray], inputs, state) -> dict[str, ndarray]
+    infer(inputs: dict[str, ndarray], state) -> dict[str, ndarray]
 
-`preprocess` turns the public inputs into the graph's, `postprocess` the graph's outputs into the public ones.
-BYTES are object arrays of `bytes` on the public side; the graph's string tensors are converted either way.
-`preprocess` refuses a value by raising `ValueError("what is wrong, for the client")`.
+`preprocess` turns the public inputs into the graph's, `postprocess` the graph's outputs into the public
+ones. BYTES are object arrays of `bytes` on the public side; the graph's string tensors are converted either
+way. `preprocess` refuses a value by raising `ValueError("what is wrong, for the client")`. `infer` stands
+in for the graph of an artifact that has none, and is refused beside one.
 """
 
 import logging
@@ -20,7 +22,6 @@ from types import MappingProxyType, ModuleType
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
 from inference_runtime.codecs import Codec, Encoded
 from inference_runtime.errors import Problem
@@ -56,6 +57,7 @@ class Handler:
     state: Any = None
     preprocess: Callable[[Arrays, Any], Arrays] | None = None
     postprocess: Callable[[Arrays, Arrays, Any], Arrays] | None = None
+    infer: Callable[[Arrays, Any], Arrays] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +87,11 @@ class Model:
         self.manifest = artifact.manifest
         self.codec = Codec(artifact.manifest)
         self._handler = _load_handler(artifact)
-        self._path = artifact.folder / self.manifest.model
-        self._session = _open_session(self._path, engine)
-        self._check_signature()
+        self._session: Any = None
+        if self.manifest.model is not None:
+            self._path = artifact.folder / self.manifest.model
+            self._session = _open_session(self._path, engine)
+            self._check_signature()
         self._warm_up(artifact.folder)
         logger.info(
             "model loaded",
@@ -95,7 +99,7 @@ class Model:
                 "model": self.manifest.name,
                 "version": self.manifest.version,
                 "artifact": self.manifest.sha256,
-                "execution_providers": self._session.get_providers(),
+                "execution_providers": self._session.get_providers() if self._session else ["Python"],
             },
         )
 
@@ -133,14 +137,19 @@ class Model:
         handler = self._handler
         try:
             feeds = handler.preprocess(inputs, handler.state) if handler.preprocess else inputs
-            feeds = {name: _to_graph(array) for name, array in feeds.items()}
+            if not handler.infer:
+                feeds = {name: _to_graph(array) for name, array in feeds.items()}
         except ValueError as error:
             raise Problem("invalid-data", str(error)) from error
         except Exception as error:
             raise _failure(self.manifest, "preprocess failed") from error
         try:
-            names = self._graph_outputs if handler.postprocess else list(outputs)
-            results = dict(zip(names, map(_from_graph, self._session.run(names, feeds)), strict=True))
+            if handler.infer:
+                results = handler.infer(feeds, handler.state)
+            else:
+                results = self._run_graph(
+                    feeds, self._graph_outputs if handler.postprocess else list(outputs)
+                )
             if handler.postprocess:
                 results = handler.postprocess(results, inputs, handler.state)
             specs = {spec.name: spec for spec in self.manifest.outputs}
@@ -151,13 +160,13 @@ class Model:
     @property
     def graph_alone(self) -> bool:
         """Whether an answer is the graph's, with no handler before or after it."""
-        return self._handler.preprocess is None and self._handler.postprocess is None
+        handler = self._handler
+        return handler.preprocess is None and handler.postprocess is None and handler.infer is None
 
     @property
     def on_cpu(self) -> bool:
-        """Whether no part of the graph runs on another device."""
-        providers: list[str] = self._session.get_providers()
-        return providers == ["CPUExecutionProvider"]
+        """Whether there is a graph, and no part of it runs on another device."""
+        return self._session is not None and self._session.get_providers() == ["CPUExecutionProvider"]
 
     def exchange(self, session: Any) -> Any:
         """Run by this session from now on, one of `reopened`, and return the one before."""
@@ -167,6 +176,9 @@ class Model:
     def reopened(self, engine: Engine) -> Any:
         """Another session of the same graph."""
         return _open_session(self._path, engine)
+
+    def _run_graph(self, feeds: Arrays, names: list[str]) -> Arrays:
+        return dict(zip(names, map(_from_graph, self._session.run(names, feeds)), strict=True))
 
     def _check_signature(self) -> None:
         """Where no handler translates, the graph itself must have the public names and datatypes."""
@@ -217,16 +229,23 @@ def _load_handler(artifact: Artifact) -> Handler:
         source = (folder / manifest.handler).read_bytes()
         exec(compile(source, manifest.handler, "exec"), module.__dict__)  # noqa: S102
         load: Callable[[Path], Any] | None = getattr(module, "load", None)
+        infer = getattr(module, "infer", None)
+        if (infer is None) != (manifest.model is not None):
+            raise TypeError("it must define infer where the artifact has no graph, and only there")
         return Handler(
             load(folder) if load else None,
             getattr(module, "preprocess", None),
             getattr(module, "postprocess", None),
+            infer,
         )
     except Exception as error:
         raise ArtifactError(f"{manifest.handler}: {type(error).__name__}: {error}") from error
 
 
 def _open_session(path: Path, engine: Engine) -> Any:
+    # Imported here, as it takes most of a cold start, which a model without a graph does not need.
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = engine.threads

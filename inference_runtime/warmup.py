@@ -35,7 +35,7 @@ _NEARLY = 1.06
 _INLINE_SECONDS = 0.01
 #: Each measurement ends after so many seconds, but not before its second run.
 _MEASURE_SECONDS = 0.02
-#: A second session, to compare, is opened of graphs up to this size, in bytes.
+#: A second session, to compare, is opened of artifacts up to this size, in bytes.
 _COMPARED_BYTES = 512 * 1024 * 1024
 
 
@@ -93,7 +93,7 @@ def _plan(model: Model, artifact: Artifact, engine: Engine, max_batch: int) -> t
 
 def _threads(model: Model, artifact: Artifact, engine: Engine, run: Callable[[], object]) -> int:
     """One thread, or as many as the engine has: whichever is faster. The model keeps that session."""
-    large = artifact.manifest.files[artifact.manifest.model].size > _COMPARED_BYTES
+    large = sum(file.size for file in artifact.manifest.files.values()) > _COMPARED_BYTES
     if engine.threads or os.cpu_count() == 1 or not model.on_cpu or large:
         return engine.threads
     many = _seconds(run)

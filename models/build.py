@@ -1,15 +1,18 @@
 """Build the artifacts of the models in this folder, each into build/artifacts/<name>/.
 
-A model's recipe is its own build.py, three constants and a function:
+A model's recipe is its own build.py:
 
     INPUTS, OUTPUTS    the public signature, as TensorSpecs
     WEIGHTS            files of the wheels in requirements.txt that it needs -> their SHA-256;
-                       "package/data.zip/member" is a file inside an archive
-    build(weights)     the same names -> their bytes, verified; returns the artifact's files, name -> bytes
+                       "package/data.zip/member" is a file inside an archive. Left out: none
+    build(weights)     the same names -> their bytes, verified; returns the artifact's files, name -> bytes.
+                       Left out: no file but those of the model's folder
 
-To these come the model's handler.py and sample.json, where it has them, and a manifest that names every file
-with its hash. The same sources give the same bytes on every machine. What is up to date is left alone; a
-folder is whole or absent, also with two builds at once.
+To these come the folder's own model.onnx, handler.py and sample.json, where it has them, and a manifest that
+names every file with its hash. An artifact has a model.onnx, or else a handler that infers by itself.
+
+The same sources give the same bytes on every machine. What is up to date is left alone; a folder is whole or
+absent, also with two builds at once.
 """
 
 import argparse
@@ -36,7 +39,7 @@ MODELS = Path(__file__).resolve().parent
 BUILD = MODELS.parent / "build"
 REQUIREMENTS = MODELS / "requirements.txt"
 #: Files of a model's folder that go into its artifact as they are, where they exist.
-CARRIED = ("handler.py", "sample.json")
+CARRIED = ("model.onnx", "handler.py", "sample.json")
 
 
 class BuildError(Exception):
@@ -74,11 +77,11 @@ def build(spec: ModelSpec, output: Path) -> Path:
         _say(spec.name, "up to date")
         return target
 
-    wheels = _unpack_wheels()
+    recipe = _load(source / "build.py")
+    weights = _read_weights(_unpack_wheels(), recipe.WEIGHTS) if recipe.WEIGHTS else {}
     started = time.monotonic()
     _say(spec.name, "building")
-    recipe = _load(source / "build.py")
-    files: Mapping[str, bytes] = recipe.build(_read_weights(wheels, recipe.WEIGHTS))
+    files: Mapping[str, bytes] = recipe.build(weights)
     with _replacing(target, key) as folder:
         for file, content in files.items():
             (folder / file).write_bytes(content)
@@ -89,8 +92,8 @@ def build(spec: ModelSpec, output: Path) -> Path:
             folder,
             name=spec.name,
             version=spec.version,
-            model="model.onnx",
-            handler="handler.py" if (source / "handler.py").exists() else None,
+            model=_if_there(folder, "model.onnx"),
+            handler=_if_there(folder, "handler.py"),
             inputs=recipe.INPUTS,
             outputs=recipe.OUTPUTS,
         )
@@ -210,7 +213,12 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _load(path: Path) -> Any:
     """A recipe's names. Run, not imported: an import cached within the same second may be of older text."""
-    return SimpleNamespace(**runpy.run_path(str(path)))
+    optional = {"WEIGHTS": {}, "build": lambda weights: {}}
+    return SimpleNamespace(**optional | runpy.run_path(str(path)))
+
+
+def _if_there(folder: Path, file: str) -> str | None:
+    return file if (folder / file).exists() else None
 
 
 def _say(what: str, message: str) -> None:

@@ -75,7 +75,7 @@ def test_the_platforms_alarm_names_every_models_page(assembly: Assembly) -> None
     ]
     # Its own stack's are references, those of other stacks names.
     named = "".join(part for part in platform["Fn::Join"][1] if isinstance(part, str))
-    assert len(pages) == 2
+    assert len(pages) == len(load_platform(ROOT, assembly.environment).models)
     for name in [*pages, f"inference-{assembly.environment}-api-server-errors"]:
         assert f'ALARM("{name}")' in named
 

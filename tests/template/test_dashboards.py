@@ -10,13 +10,15 @@ import pytest
 from aws_cdk.assertions import Template
 
 from app import ROOT
-from catalog.loader import load_platform
+from catalog.loader import load_catalog, load_platform
 from catalog.model import CpuModel, ModelSpec
 from local_aws.insights import language
 from stacks.observability import ObservabilityStack
 from tests.assembly import Assembly, Resource
 
 Widget = dict[str, Any]
+
+MODELS = load_catalog(ROOT / "models")
 
 
 def body(dashboard: Resource) -> dict[str, Any]:
@@ -49,11 +51,7 @@ def measured(widgets: list[Widget]) -> Iterator[tuple[str, ...]]:
 
 def test_there_is_one_of_the_platform_and_one_per_model(assembly: Assembly) -> None:
     prefix = f"inference-{assembly.environment}"
-    assert dashboards(assembly).keys() == {
-        prefix,
-        f"{prefix}-model-file-type-cpu",
-        f"{prefix}-model-text-embedding-gpu",
-    }
+    assert dashboards(assembly).keys() == {prefix, *(f"{prefix}-model-{m.name}-{m.target}" for m in MODELS)}
 
 
 def test_a_models_shows_what_was_promised_beside_what_was_kept(dev: Assembly) -> None:
@@ -116,7 +114,7 @@ def test_each_shows_alarms_that_exist_and_those_that_notify_first(assembly: Asse
         ]
     ]
     assert platform[0] == "platform"
-    assert sum(name.endswith(("-page", "-ticket")) for name in platform) == 4
+    assert sum(name.endswith(("-page", "-ticket")) for name in platform) == 2 * len(MODELS)
 
 
 def test_log_widgets_are_queries_that_run_on_the_models_own_log(assembly: Assembly) -> None:
@@ -124,7 +122,7 @@ def test_log_widgets_are_queries_that_run_on_the_models_own_log(assembly: Assemb
     queries = [
         w["properties"]["query"] for ws in dashboards(assembly).values() for w in ws if w["type"] == "log"
     ]
-    assert len(queries) == 4
+    assert len(queries) == 2 * len(MODELS)
     for query in queries:
         source, _, text = query.partition(" | ")
         assert re.fullmatch(r"SOURCE '(.*)'", source)[1] in groups  # type: ignore[index]

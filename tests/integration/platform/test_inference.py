@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from app import ROOT
+from catalog import load_catalog
 from inference_runtime.expectations import check
 from tests.integration.platform.conftest import Platform
 
@@ -30,7 +31,7 @@ def outputs(answer: dict[str, Any]) -> dict[str, np.ndarray]:
     return {o["name"]: np.array(o["data"]).reshape(o["shape"]) for o in answer["outputs"]}
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [spec.name for spec in load_catalog(ROOT / "models")])
 def test_the_sample_is_answered_as_expected(platform: Platform, model: str) -> None:
     folder = ROOT / "models" / model
     answer = platform.infer(model, (folder / "sample.json").read_bytes())

@@ -90,7 +90,7 @@ def test_an_artifact_is_exactly_the_files_of_its_manifest(artifacts, model):
 
     files = {path.relative_to(found.folder).as_posix() for path in found.folder.rglob("*")}
     assert files == {*found.manifest.files, "manifest.json"}
-    assert {"handler.py", "sample.json"} <= files
+    assert "sample.json" in files
 
 
 def test_what_is_up_to_date_is_left_alone(run, artifact):
@@ -172,7 +172,7 @@ def test_a_recipe_that_fails_halfway_leaves_no_artifact_and_no_scraps(run, toy, 
     status, said = run()
 
     assert status == 1
-    assert "model.onnx" in said
+    assert "there is no `model`" in said
     assert list(artifact.parent.iterdir()) == []
 
 
@@ -189,6 +189,34 @@ def test_wheels_that_cannot_be_unpacked_are_an_error_with_a_remedy(
     assert status == 1
     assert "uv could not unpack" in said
     assert "package index must be reachable" in said
+
+
+def test_a_recipe_needs_no_more_than_a_signature_where_the_folder_holds_the_model(
+    run, toy, artifact, artifacts, builder, monkeypatch, tmp_path
+):
+    content = (artifacts / "wine-cultivar" / "model.onnx").read_bytes()
+    (toy / "model.onnx").write_bytes(content)
+    (toy / "build.py").write_text(RECIPE.partition("FILE =")[0])
+    # Nor does it unpack wheels that it takes nothing from.
+    monkeypatch.setattr(builder, "REQUIREMENTS", tmp_path / "absent.txt")
+    (tmp_path / "absent.txt").write_text("no-such-package==1")
+
+    assert run()[0] == 0
+    assert (artifact / "model.onnx").read_bytes() == content
+    (toy / "model.onnx").write_bytes(content + b"\0")
+    assert "built version" in run()[1]
+
+
+def test_a_recipe_without_a_graph_needs_a_handler(run, toy, artifact):
+    (toy / "build.py").write_text(RECIPE.partition("FILE =")[0])
+    status, said = run()
+    assert (status, artifact.exists()) == (1, False)
+    assert "there is no `model`" in said
+
+    (toy / "handler.py").write_text("def infer(inputs, state):\n    return inputs\n")
+    assert run()[0] == 0
+    manifest = verify(artifact).manifest
+    assert (manifest.model, manifest.platform) == (None, "python")
 
 
 def test_an_unknown_model_is_an_error_that_says_which_there_are(run):
