@@ -99,8 +99,11 @@ def preprocess(inputs: Arrays, _: None) -> Arrays:
 
 def infer(inputs: Arrays, _: None) -> Arrays:
     """Redact each text."""
-    redacted, found = zip(*map(_redact, inputs["text"]), strict=True)
-    return {"redacted": np.array(redacted, np.object_), "found": np.array(found, np.int32)}
+    answers = [_redact(text) for text in inputs["text"]]
+    return {
+        "redacted": np.array([text for text, _ in answers], np.object_),
+        "found": np.array([found for _, found in answers], np.int32),
+    }
 
 
 def _redact(text: str) -> tuple[bytes, int]:

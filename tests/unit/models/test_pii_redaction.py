@@ -67,6 +67,7 @@ def test_the_texts_of_a_request_are_answered_in_order(redact):
     texts = [b"a@example.com b@example.com", b"", b"c@example.com"]
 
     assert [found for _, found in redact(*texts)] == [2, 0, 1]
+    assert redact() == []
 
 
 # Where a pattern backtracks over the whole text, one of these is not answered within minutes.

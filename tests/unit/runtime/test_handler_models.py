@@ -53,13 +53,13 @@ def artifact(folder: Path, handler: str) -> Artifact:
 
 def test_it_answers_as_a_graph_would(tmp_path: Path) -> None:
     model = Model(artifact(tmp_path, INFER))
-    assert json.loads(model.answer(json.dumps(tiny.REQUEST).encode())) == tiny.ANSWER
+    assert json.loads(model.answer(json.dumps(tiny.REQUEST).encode()).body) == tiny.ANSWER
     assert model.manifest.platform == "python"
 
 
 def test_what_comes_before_and_after_stays_as_with_a_graph(tmp_path: Path) -> None:
     model = Model(artifact(tmp_path, INFER + PREPROCESS + POSTPROCESS))
-    answer = json.loads(model.answer(tiny.body(data=[1, 2, 3, 4])))
+    answer = json.loads(model.answer(tiny.body(data=[1, 2, 3, 4])).body)
     assert answer["outputs"][0]["data"] == [5.0, 8.0, 11.0, 14.0]
 
 
