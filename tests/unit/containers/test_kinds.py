@@ -34,7 +34,9 @@ def test_function_and_container_give_the_expected_answer(
 
     with own_loggers(name), serving(artifact.folder, sha256, tmp_path / "log", MODEL_NAME=name) as server:
         event = proxy_event("POST", f"/v2/models/{name}/infer", sample.decode())
-        answer = imported("inference").handler(event, None)
+        function = imported("inference")
+        answer = function.handler(event, None)
+        function.metrics.clear_default_dimensions()  # Powertools keeps them for the process
         server.wait_until_ready()
         reply = server.request("POST", "/invocations", sample, {"content-type": "application/json"})
 
