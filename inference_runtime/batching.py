@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from math import ceil
 from queue import SimpleQueue
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Arrays = dict[str, "Array"]
-#: What became of a request: its outputs, or why there are none.
-Outcome = Arrays | Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,37 +65,71 @@ class Limits:
 Infer = Callable[[Arrays, Sequence[str]], Arrays]
 
 
+class Batch:
+    """What a batch gave: outputs with the rows of all its requests."""
+
+    __slots__ = ("ended", "memo", "outputs", "started")
+
+    def __init__(self, outputs: Arrays, started: float, ended: float) -> None:
+        self.outputs = outputs
+        #: By `time.perf_counter`, as all times here.
+        self.started = started
+        self.ended = ended
+        #: For whoever writes the answers: what is made once for all of them.
+        self.memo: Any = None
+
+
+class Client(Protocol):
+    """Who waits for an answer."""
+
+    #: Nobody, any more. Read by any thread.
+    gone: bool
+
+
 class Job:
-    """One inference request in a batcher. Whoever submits it extends it by `finish` and `gone`."""
+    """One inference request in a batcher. Whoever submits it extends it by `finish` and `fail`."""
 
-    __slots__ = ("computed", "deadline", "finished", "inputs", "key", "outputs", "queued", "rows", "started")
+    __slots__ = ("client", "deadline", "finished", "inputs", "key", "outputs", "queued", "rows")
 
-    def __init__(self, inputs: Arrays, outputs: tuple[str, ...], deadline: float) -> None:
+    def __init__(self, inputs: Arrays, outputs: tuple[str, ...], client: Client, deadline: float) -> None:
         self.inputs = inputs
         self.outputs = outputs
-        #: By `time.perf_counter`, as all times here: when nobody waits for the answer any more.
+        self.client = client
+        #: When nobody waits for the answer any more.
         self.deadline = deadline
         self.finished = False
-        self.queued = self.started = self.computed = 0.0
-        shapes = [array.shape for array in inputs.values()]
+        self.queued = 0.0
         #: Along the first axis. Requests are joined where they agree on every other.
+        self.rows: int
+        self.key: Any
+        if len(inputs) == 1:
+            [array] = inputs.values()
+            shape = array.shape
+            self.rows = shape[0] if shape else 1
+            self.key = shape[1:]
+            return
+        shapes = [array.shape for array in inputs.values()]
         self.rows = shapes[0][0] if shapes and shapes[0] else 1
-        if len(shapes) == 1:
-            self.key: Any = shapes[0][1:]
-        elif any(shape[:1] != (self.rows,) for shape in shapes):
+        if any(shape[:1] != (self.rows,) for shape in shapes):
             # Inputs that disagree about their rows would take a neighbour's.
             self.key = self
         else:
             self.key = tuple([shape[1:] for shape in shapes])
 
-    @property
-    def gone(self) -> bool:
-        """Whether nobody waits for the answer. Read by any thread."""
+    def finish(self, batch: Batch, start: int, end: int) -> None:
+        """Take the answer: these rows of a batch, or all of it where `end` is 0.
+
+        Either this or `fail` is called, once, on the loop's thread; they must not raise.
+        """
         raise NotImplementedError
 
-    def finish(self, outcome: Outcome) -> None:
-        """Take the answer. Called once, on the loop's thread; it must not raise."""
+    def fail(self, problem: Problem) -> None:
+        """Take what is wrong instead."""
         raise NotImplementedError
+
+
+#: Where a request's answer is: in a batch, from one row to another; or why there is none.
+Outcome = tuple[Batch, int, int] | Problem
 
 
 class Batcher:
@@ -121,6 +153,8 @@ class Batcher:
         self._ran = ran
         self._closing = False
         self._limits = limits
+        #: So many may wait without a thought.
+        self._easy = min(plan.max_batch, limits.queue)
         self._queue: deque[Job] = deque()
         self._lock = threading.Lock()
         #: The gathering that is under way: since when, and how many requests it had found.
@@ -146,7 +180,7 @@ class Batcher:
         """
         job.queued = now = perf_counter()
         waiting = len(self._queue)
-        if waiting or not self._engine.idle:
+        if waiting >= self._easy or not self._engine.idle:
             self._admit(job, now, waiting)
         self._queue.append(job)
         if self._gathering is None and self._engine.idle:
@@ -236,7 +270,7 @@ class Batcher:
         with self._lock:
             while queue and rows < most:
                 job = queue.popleft()
-                if job.finished or job.gone:
+                if job.finished or job.client.gone:
                     job.finished = True
                 elif job.deadline < now:
                     late.append(job)
@@ -251,44 +285,42 @@ class Batcher:
             queue.extendleft(reversed(passed))
         return batch, late
 
-    def run(self, batch: list[Job]) -> list[Outcome]:
+    def run(self, batch: Sequence[Job]) -> list[Outcome]:
         """What becomes of each request. If they fail together each is tried by itself: one is to blame."""
-        started = perf_counter()
         try:
-            outcomes: list[Outcome] = [*self._run(batch)]
+            return self._run(batch)
         except Exception as error:
             if len(batch) > 1:
-                outcomes = [self.run([job])[0] for job in batch]
-            elif isinstance(error, Problem):
-                outcomes = [error]
-            else:
-                logger.exception("inference failed")
-                outcomes = [Problem("model-error", "The model could not answer this request")]
-        ended = perf_counter()
-        for job in batch:
-            job.started = started
-            job.computed = ended
-        return outcomes
+                return [self.run([job])[0] for job in batch]
+            if isinstance(error, Problem):
+                return [error]
+            logger.exception("inference failed")
+            return [Problem("model-error", "The model could not answer this request")]
 
-    def _run(self, batch: list[Job]) -> list[Arrays]:
-        first = batch[0]
-        if len(batch) == 1:
-            return [self._infer(first.inputs, first.outputs)]
+    def _run(self, jobs: Sequence[Job]) -> list[Outcome]:
+        started = perf_counter()
+        first = jobs[0]
+        if len(jobs) == 1:
+            outputs = self._infer(first.inputs, first.outputs)
+            return [(Batch(outputs, started, perf_counter()), 0, 0)]
         names = first.outputs
-        if any(job.outputs != names for job in batch):
-            names = tuple(dict.fromkeys(name for job in batch for name in job.outputs))
-        joined = {name: np.concatenate([job.inputs[name] for job in batch]) for name in first.inputs}
+        for job in jobs:
+            if job.outputs is not names and job.outputs != names:
+                names = tuple(dict.fromkeys(name for job in jobs for name in job.outputs))
+                break
+        joined = {name: np.concatenate([job.inputs[name] for job in jobs]) for name in first.inputs}
         outputs = self._infer(joined, names)
-        rows = sum([job.rows for job in batch])
+        rows = sum([job.rows for job in jobs])
         if any(array.shape[:1] != (rows,) for array in outputs.values()):
             raise ValueError(f"the outputs have not the {rows} rows of the inputs")
-        slices: list[Arrays] = []
+        batch = Batch(outputs, started, perf_counter())
+        outcomes: list[Outcome] = []
         start = 0
-        for job in batch:
+        for job in jobs:
             end = start + job.rows
-            slices.append({name: outputs[name][start:end] for name in job.outputs})
+            outcomes.append((batch, start, end))
             start = end
-        return slices
+        return outcomes
 
 
 class _Engine:
@@ -333,9 +365,13 @@ class _Engine:
 
 
 def _finish(job: Job, outcome: Outcome) -> None:
-    if not job.finished:
-        job.finished = True
-        job.finish(outcome)
+    if job.finished:
+        return
+    job.finished = True
+    if type(outcome) is tuple:
+        job.finish(*outcome)
+    else:
+        job.fail(cast(Problem, outcome))
 
 
 def _late() -> Problem:

@@ -43,6 +43,9 @@ HEADERS = frozenset(
     {CONTENT_TYPE, CONTENT_ENCODING, ACCEPT, ACCEPT_ENCODING, HEADER_LENGTH, CUSTOM_ATTRIBUTES}
 )
 
+#: Those that change how a document is read or answered.
+_MORE = HEADERS - {CONTENT_TYPE, ACCEPT}
+
 #: What the server's metadata say is there beyond the protocol itself.
 EXTENSIONS = ("binary_tensor_data",)
 
@@ -189,6 +192,18 @@ class Codec:
             text = Encoded({CONTENT_TYPE: "text/csv; charset=utf-8"}, body)
         return _compressed(text, call.encoding) if call.encoding else text
 
+    def read_document(self, body: bytes) -> InferRequest:
+        """As `read`, where the headers are `plainest`."""
+        return self._documents.read_again(body)
+
+    def write_document(self, request: InferRequest, arrays: Arrays) -> bytes:
+        """The answer to a request from `read_document` that wants no output as bytes."""
+        return self._documents.write(request, arrays)
+
+    def rows(self, arrays: Arrays) -> list[bytes] | None:
+        """Such answers for a whole batch, where its requests are of one row each; see `Documents.rows`."""
+        return self._documents.rows(arrays)
+
     def _read(self, form: Form, length: str | None, body: Buffer, wanted: Form | None) -> Call:
         if form is _JSON and length is None:
             return self._read_document(body, wanted)
@@ -275,6 +290,13 @@ class Codec:
         if not requests:
             raise Problem("invalid-json", "The body is empty; send an inference request on each line")
         return Call(requests, Form.LINES, lines=True)
+
+
+def plainest(headers: Mapping[str, str]) -> bool:
+    """Whether these headers say no more than that the body is a document, as most requests' do."""
+    if not _MORE.isdisjoint(headers):
+        return False
+    return _FORMS.get(headers.get(CONTENT_TYPE, "").lower()) is _JSON and _wanted(headers.get(ACCEPT)) is None
 
 
 def names_binary(accept: str | None) -> bool:

@@ -161,14 +161,14 @@ class Service:
 
     def _infer(self, headers: Mapping[str, str], body: bytes, text_only: bool) -> Encoded:
         answer = self.loaded().answer(body, headers, limit=self.max_body_bytes, text_only=text_only)
-        check_answer(answer)
+        check_answer(len(answer.body), answer.is_text)
         return answer
 
 
-def check_answer(answer: Encoded) -> None:
-    """Raise payload-too-large for an answer that not every target could carry."""
-    limit = MAX_ANSWER_BYTES if answer.is_text else MAX_BINARY_ANSWER_BYTES
-    if len(answer.body) > limit:
+def check_answer(size: int, is_text: bool) -> None:
+    """Raise payload-too-large for an answer of `size` bytes that not every target could carry."""
+    limit = MAX_ANSWER_BYTES if is_text else MAX_BINARY_ANSWER_BYTES
+    if size > limit:
         raise Problem("payload-too-large", f"The answer would be over {limit} bytes; send fewer rows at once")
 
 

@@ -126,6 +126,15 @@ class Reader:
             array = array.view(np.bool_)
         return _frozen(array)
 
+    def packer(self, count: int) -> struct.Struct | None:
+        """What turns so many of JSON's numbers, and of its true and false, into an array's bytes.
+
+        None where there are too many for that to be fast, or the datatype has no numbers.
+        """
+        if not self._packed or self.spec.datatype == "BOOL" or not 0 < count <= _SHORT:
+            return None
+        return _packer(self._packed, count)
+
     def values(self, values: list[Any]) -> Array:
         """A flat array of JSON's values, whose types and ranges are checked."""
         return self._array(values, [len(values)], None)

@@ -17,7 +17,7 @@ from collections import deque
 from dataclasses import dataclass
 from http import HTTPStatus
 from time import perf_counter
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import httptools
 
@@ -66,37 +66,45 @@ class Application(Protocol):
         """A second has passed; `now` is by `time.perf_counter`."""
 
 
+class Head:
+    """A request line and headers. A connection's next request has the same object if it has the same head."""
+
+    __slots__ = ("expects", "headers", "memo", "method", "problem", "raw", "target")
+
+    def __init__(self, method: bytes, target: bytes, raw: list[bytes]) -> None:
+        self.method = method
+        #: As sent: path and query.
+        self.target = target
+        #: Names and values in turn, as sent.
+        self.raw = raw
+        #: By lower-case name; the last of several.
+        self.headers: dict[str, str] = {
+            name.decode("latin-1").lower(): value.decode("latin-1")
+            for name, value in zip(raw[::2], raw[1::2], strict=True)
+        }
+        #: Why the request is refused before its body has come.
+        self.problem: Problem | None = None
+        self.expects = self.headers.get("expect", "").lower() == "100-continue"
+        #: For the application: what it has found out about a request with this head.
+        self.memo: Any = None
+
+
 class Exchange:
     """One request, and the place of its answer on its connection."""
 
-    __slots__ = (
-        "_connection",
-        "body",
-        "headers",
-        "keep_alive",
-        "method",
-        "response",
-        "started",
-        "target",
-    )  # fmt: skip
+    __slots__ = ("body", "connection", "head", "keep_alive", "response", "started")
 
-    def __init__(self, connection: "Connection") -> None:
-        self._connection = connection
-        #: By `time.perf_counter`, of the first byte.
-        self.started = perf_counter()
-        self.method = b""
-        #: As sent: path and query.
-        self.target = b""
-        #: By lower-case name; the last of several.
-        self.headers: dict[str, str] = {}
-        self.body = b""
-        self.keep_alive = True
+    def __init__(
+        self, connection: "Connection", head: Head, body: bytes, keep_alive: bool, started: float
+    ) -> None:
+        #: Its `gone` says whether the client has left, so that nobody waits for the answer.
+        self.connection = connection
+        self.head = head
+        self.body = body
+        self.keep_alive = keep_alive
+        #: By `time.perf_counter`, when its first byte was read.
+        self.started = started
         self.response: tuple[bytes, bytes] | None = None
-
-    @property
-    def gone(self) -> bool:
-        """Whether the client has left, so that nobody waits for the answer. May be read by any thread."""
-        return self._connection.gone
 
     def respond(self, status: int, headers: bytes, body: bytes) -> None:
         """Send the answer as soon as those before it are sent. Never fails; all but the first are ignored.
@@ -105,12 +113,12 @@ class Exchange:
             headers: lines, each with its end; date, length and connection are added here.
         """
         if self.response is None:
-            connection = self._connection
+            connection = self.connection
             if not self.keep_alive:
                 headers += b"connection: close\r\n"
             start = connection.front.starts[status]
             head = b"%s%scontent-length: %d\r\n\r\n" % (start, headers, len(body))
-            self.response = (head, body if self.method != b"HEAD" else b"")
+            self.response = (head, body if self.head.method != b"HEAD" else b"")
             connection.answered()
 
 
@@ -171,36 +179,33 @@ class Connection(asyncio.Protocol):
     """One client. The parser calls the `on_...` methods while it is fed."""
 
     __slots__ = (
-        "_begun",
-        "_blocked",
-        "_closing",
-        "_expected",
-        "_extra",
-        "_head_done",
-        "_last",
-        "_parser",
-        "_parts",
-        "_pipeline",
-        "_reading",
-        "_receiving",
-        "_size",
-        "_transport",
-        "front",
-        "gone",
+        "_begun", "_blocked", "_closing", "_expected", "_extra", "_head", "_head_done", "_keep_alive", "_last",
+        "_like", "_parser", "_parts", "_pipeline", "_raw", "_reading", "_since", "_size", "_transport", "_url",
+        "_whole", "front", "gone",
     )  # fmt: skip
 
     def __init__(self, front: Front) -> None:
         self.front = front
+        #: The client has left. May be read by any thread.
         self.gone = False
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpRequestParser = httptools.HttpRequestParser(self)
         #: Requests that are read and not answered, in order.
         self._pipeline: deque[Exchange] = deque()
-        #: The request that is being read, and the parts and size of its body so far.
-        self._receiving: Exchange | None = None
+        #: The request that is being read: its target, empty while there is none, its headers, whether these
+        #: are complete, the parts and size of its body so far, and when it began.
+        self._url = b""
+        self._raw: list[bytes] = []
         self._head_done = False
         self._parts: list[bytes] = []
         self._size = 0
+        self._since = 0.0
+        #: The last head that was complete, and whether its client wants to go on.
+        self._head = _NO_HEAD
+        self._keep_alive = True
+        #: That head's bytes, and their length with its body, where its next request is known by them.
+        self._like = b""
+        self._whole = -1
         #: Whether it began with the data that are being parsed, and its bytes before them that are no body.
         self._begun = False
         self._extra = 0
@@ -220,8 +225,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self.front.connections.add(self)
         if len(self.front.connections) > self.front.limits.connections:
-            exchange = Exchange(self)
-            exchange.keep_alive = False
+            exchange = Exchange(self, _NO_HEAD, b"", False, self._last)
             self._pipeline.append(exchange)
             self.front.application.refuse(
                 exchange, Problem("overloaded", "Too many connections; try again", {"retry-after": "1"})
@@ -251,6 +255,12 @@ class Connection(asyncio.Protocol):
         self._regulate()
 
     def data_received(self, data: bytes) -> None:
+        if len(data) == self._whole and not self._url and data.startswith(self._like):
+            # The same head as before, at the same place, means the same to the parser.
+            if not self._closing:
+                self.front.pending_bytes += len(data) - len(self._like)
+                self._complete(data[len(self._like) :], perf_counter())
+            return
         before = self._size
         self._begun = False
         while not self._closing:
@@ -267,7 +277,9 @@ class Connection(asyncio.Protocol):
             except httptools.HttpParserError:
                 self._refuse(Problem("malformed-request", "This is no HTTP/1.1 request"))
             break
-        if self._receiving is not None and not self._closing:
+        if not self._url:
+            self._remember(data)
+        elif not self._closing:
             # Where it began with these data, they hold what was before it too.
             self._extra = 0 if self._begun else self._extra + len(data) - (self._size - before)
             if self._extra > MAX_HEAD_BYTES + 8 * self._size:
@@ -277,64 +289,64 @@ class Connection(asyncio.Protocol):
 
     # What the parser calls.
 
-    def on_message_begin(self) -> None:
-        self._receiving = Exchange(self)
-        self._head_done = False
-        self._begun = True
-
     def on_url(self, url: bytes) -> None:
-        exchange = self._receiving
-        if exchange is not None:
-            exchange.target += url
+        if not self._url:
+            self._since = perf_counter()
+            self._begun = True
+        self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # What comes after the body would change a request that is half read.
-        exchange = self._receiving
-        if exchange is not None and not self._head_done:
-            exchange.headers[name.lower().decode("latin-1")] = value.decode("latin-1")
+        if not self._head_done:
+            self._raw.append(name)
+            self._raw.append(value)
 
     def on_headers_complete(self) -> None:
-        exchange = self._receiving
-        if exchange is None:
+        if self._closing:
             return
+        head, raw = self._head, self._raw
+        method = self._parser.get_method()
+        if raw != head.raw or self._url != head.target or method != head.method:
+            head = self._head = Head(method, self._url, raw)
+            head.problem = self._objection(head)
+        self._raw = []
         self._head_done = True
-        exchange.method = self._parser.get_method()
-        headers, limits = exchange.headers, self.front.limits
-        if len(headers) > MAX_HEADERS:
-            self._refuse(Problem("headers-too-large", f"The limit is {MAX_HEADERS} headers"))
-        elif "host" not in headers and self._parser.get_http_version() == "1.1":
-            self._refuse(Problem("malformed-request", "HTTP/1.1 needs a Host header"))
-        elif int(headers.get("content-length", 0)) > limits.body_bytes:
-            self._refuse(_too_large(limits))
-        elif "expect" in headers and headers["expect"].lower() == "100-continue":
+        if head.problem:
+            self._refuse(head.problem)
+        elif head.expects:
             self._expected = True
             self._continue()
 
     def on_body(self, body: bytes) -> None:
-        if self._receiving is None:
-            return
-        self._parts.append(body)
-        self._size += len(body)
-        self.front.pending_bytes += len(body)
-        if self._size > self.front.limits.body_bytes:
-            self._refuse(_too_large(self.front.limits))
+        if not self._closing:
+            self._parts.append(body)
+            self._size += len(body)
+            self.front.pending_bytes += len(body)
+            if self._size > self.front.limits.body_bytes:
+                self._refuse(_too_large(self.front.limits))
 
     def on_message_complete(self) -> None:
-        exchange = self._receiving
-        if exchange is None:
+        if self._closing:
             return
-        self._receiving = None
-        self._expected = False
-        if self._parts:
-            exchange.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-            self._parts.clear()
+        parts = self._parts
+        body = b""
+        if parts:
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
             self._size = 0
-        exchange.keep_alive = self._parser.should_keep_alive() and not self.front.draining
+        self._url = b""
+        self._head_done = self._expected = False
+        self._keep_alive = self._parser.should_keep_alive()
+        self._complete(body, self._since)
+
+    def _complete(self, body: bytes, since: float) -> None:
+        front = self.front
+        exchange = Exchange(self, self._head, body, self._keep_alive and not front.draining, since)
         self._pipeline.append(exchange)
-        if self.front.pending_bytes > self.front.limits.pending_bytes:
-            self.front.application.refuse(exchange, _overloaded())
+        if front.pending_bytes > front.limits.pending_bytes:
+            front.application.refuse(exchange, _overloaded())
         else:
-            self.front.application.handle(exchange)
+            front.application.handle(exchange)
         if len(self._pipeline) == MAX_PIPELINE:
             self._regulate()
 
@@ -358,7 +370,7 @@ class Connection(asyncio.Protocol):
 
     def leave(self) -> None:
         """Close as soon as what has begun is answered."""
-        if self._receiving is not None or self._transport is None:
+        if self._url or self._transport is None:
             return
         if self._pipeline:
             self._pipeline[-1].keep_alive = False
@@ -374,12 +386,12 @@ class Connection(asyncio.Protocol):
 
     def check(self, now: float) -> None:
         """Close what has taken too long."""
-        limits, exchange = self.front.limits, self._receiving
+        limits = self.front.limits
         if self._closing or self._blocked is not None:
             if now - (self._blocked or self._last) > limits.stalled_seconds:
                 self.abort()
-        elif exchange is not None:
-            waited = now - exchange.started
+        elif self._url:
+            waited = now - self._since
             if waited > (limits.request_seconds if self._head_done else limits.head_seconds):
                 self._refuse(Problem("request-timeout", "The request did not arrive in time"))
         elif not self._pipeline and now - self._last > limits.idle_seconds and self._transport:
@@ -389,17 +401,46 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, problem: Problem) -> None:
         """Answer the request that is being read and read no more. Those before it are still answered."""
-        exchange = self._receiving or Exchange(self)
-        self._receiving = None
+        head = self._head
+        if not self._head_done:
+            # Half of them, or none: what there is may still name the request.
+            head = Head(b"", self._url, self._raw)
+        since = self._since if self._url else perf_counter()
+        self._url, self._raw = b"", []
         self._closing = True
         self._expected = False
         self._last = perf_counter()
         self.front.pending_bytes -= self._size
         self._size = 0
         self._parts.clear()
-        exchange.keep_alive = False
+        exchange = Exchange(self, head, b"", False, since)
         self._pipeline.append(exchange)
         self.front.application.refuse(exchange, problem)
+
+    def _remember(self, data: bytes) -> None:
+        """Know a request like this one by its bytes, if `data` are one whole request and nothing else."""
+        head = self._head
+        self._whole = -1
+        if self._closing or not self._keep_alive or head.expects:
+            return
+        length = head.headers.get("content-length")
+        if length is None or "transfer-encoding" in head.headers:
+            return
+        start = len(data) - int(length)
+        if head.raw and data.find(b"\r\n\r\n") == start - 4 and data.startswith(head.method):
+            self._like = data[:start]
+            self._whole = len(data)
+
+    def _objection(self, head: Head) -> Problem | None:
+        """Why a request is refused without its body."""
+        limits = self.front.limits
+        if len(head.raw) > 2 * MAX_HEADERS:
+            return Problem("headers-too-large", f"The limit is {MAX_HEADERS} headers")
+        if "host" not in head.headers and self._parser.get_http_version() == "1.1":
+            return Problem("malformed-request", "HTTP/1.1 needs a Host header")
+        if int(head.headers.get("content-length", 0)) > limits.body_bytes:
+            return _too_large(limits)
+        return None
 
     def _end(self) -> None:
         """Close, after all that was written.
@@ -443,6 +484,9 @@ class Connection(asyncio.Protocol):
         if reading != self._reading and self._transport and not self._transport.is_closing():
             self._reading = reading
             (self._transport.resume_reading if reading else self._transport.pause_reading)()
+
+
+_NO_HEAD = Head(b"", b"", [])
 
 
 def _too_large(limits: Limits) -> Problem:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from inference_containers.onnx.settings import Settings
 from inference_runtime.batching import Batcher
+from inference_runtime.codecs import Codec
 from inference_runtime.errors import Problem, shown
 from inference_runtime.manifest import FILE_NAME, Artifact, ArtifactError, parse, verify
 from inference_runtime.metrics import Metrics
@@ -34,7 +35,7 @@ class Hosted:
         self.metrics = host.metrics.model(name)
         #: Nothing before the model is loaded, which `service.loaded` explains to clients.
         self.batcher: Batcher | None = None
-        self.model: Model | None = None
+        self.codec: Codec
         self.loading = True
         self.size = 0
         self._find = find
@@ -91,7 +92,7 @@ class Hosted:
         self.size = sum(entry.size for entry in artifact.manifest.files.values())
         engine = Engine(settings.device, settings.threads, spinning=True, cache=settings.engine_cache)
         model, plan = warmup.load(artifact, engine, settings.max_batch)
-        self.model = model
+        self.codec = model.codec
         self.batcher = Batcher(
             self._host.loop, model.infer, plan, settings.limits, self.service.name, self.metrics.ran
         )

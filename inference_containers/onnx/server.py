@@ -35,12 +35,13 @@ from inference_containers.onnx import front, hosting
 from inference_containers.onnx.front import Exchange, Front
 from inference_containers.onnx.hosting import Find, Host, Hosted
 from inference_containers.onnx.settings import Settings
-from inference_runtime import logs
-from inference_runtime.batching import Arrays, Job, Outcome
+from inference_runtime import codecs, logs
+from inference_runtime.batching import Arrays, Batch, Job
 from inference_runtime.codecs import CONTENT_ENCODING, Call
 from inference_runtime.errors import Problem, shown
 from inference_runtime.manifest import FILE_NAME, verify
 from inference_runtime.metrics import Metrics
+from inference_runtime.protocol import InferRequest
 from inference_runtime.service import SERVER, Answer, check_answer
 
 #: SageMaker kills 30 s after SIGTERM.
@@ -53,39 +54,52 @@ _ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
 _INFERENCE_ID = "x-amzn-sagemaker-inference-id"
 _TIMEOUT = "x-request-timeout-ms"
 _JSON = "application/json"
-_INFER = re.compile(rb"/v2/models/([^/?]+)/infer(?:\?.*)?")
+_DOCUMENT: Mapping[str, str] = {"content-type": _JSON}
+_INFER = re.compile(r"/v2/models/([^/]+)/infer")
 _MODEL = re.compile(r"/v2/models/([^/]+)(/.*)?")
 _REPOSITORY = re.compile(r"/v2/repository/(?:index|models/([^/]+)/(load|unload))")
 
 logger = logging.getLogger("access")
 
 
-class _Inference(Job):
-    """A request with one inference."""
+class _Memo:
+    """What the head of a request says about inference."""
 
-    __slots__ = ("app", "call", "exchange", "hosted", "parsed")
+    __slots__ = ("model", "plain", "request_id", "timeout")
+
+    def __init__(self, model: str, headers: Mapping[str, str], most: float) -> None:
+        self.model = model
+        #: The client's own, if it is usable.
+        self.request_id = _given_id(headers)
+        #: The body is a document, and so is the answer.
+        self.plain = codecs.plainest(headers)
+        self.timeout = _timeout(headers, most)
+
+
+class _Inference(Job):
+    """A request with one inference, or with one on each line."""
+
+    __slots__ = ("app", "call", "exchange", "hosted", "parsed", "request")
 
     def __init__(
-        self, app: "App", exchange: Exchange, hosted: Hosted, call: Call, parsed: float, deadline: float
+        self, app: "App", exchange: Exchange, hosted: Hosted, request: InferRequest, call: Call | None
     ) -> None:
-        request = call.requests[0]
-        super().__init__(request.inputs, request.outputs, deadline)
+        deadline = exchange.started + exchange.head.memo.timeout
+        super().__init__(request.inputs, request.outputs, exchange.connection, deadline)
         self.app = app
         self.exchange = exchange
         self.hosted = hosted
+        self.request = request
+        #: Nothing where a document is answered by a document.
         self.call = call
-        #: Seconds that reading it took.
-        self.parsed = parsed
+        #: When it was read, by `time.perf_counter`, and how long that took.
+        self.parsed = 0.0
 
-    @property
-    def gone(self) -> bool:
-        return self.exchange.gone
+    def finish(self, batch: Batch, start: int, end: int) -> None:
+        self.app.answer(self, batch, start, end)
 
-    def finish(self, outcome: Outcome) -> None:
-        if isinstance(outcome, Problem):
-            self.app.refuse(self.exchange, outcome)
-        else:
-            self.app.answer(self, [outcome])
+    def fail(self, problem: Problem) -> None:
+        self.app.refuse(self.exchange, problem)
 
 
 class _Lines:
@@ -93,7 +107,9 @@ class _Lines:
 
     def __init__(self, whole: _Inference) -> None:
         self.whole = whole
-        self._answers: list[Arrays] = [{} for _ in whole.call.requests]
+        assert whole.call is not None
+        self._requests = whole.call.requests
+        self._answers: list[Arrays] = [{} for _ in self._requests]
         self._next = 0
         self._missing = len(self._answers)
         self._failed = False
@@ -105,52 +121,51 @@ class _Lines:
         for _ in range(min(self._missing, batcher.plan.max_batch)):
             self._submit()
 
-    def take(self, index: int, line: "_Line", outcome: Outcome) -> None:
-        """A line's outcome. The first that is a problem is the answer."""
-        if self._failed:
-            return
-        whole = self.whole
-        if isinstance(outcome, Problem):
-            self._failed = True
-            whole.app.refuse(whole.exchange, whole.call.located(index, outcome))
-            return
-        self._answers[index] = outcome
+    def take(self, index: int, arrays: Arrays, batch: Batch) -> None:
+        """A line's answer."""
+        self._answers[index] = arrays
         self._missing -= 1
         if self._missing:
             self._submit()
-            return
-        whole.queued, whole.started, whole.computed = whole.queued or line.queued, line.started, line.computed
-        whole.app.answer(whole, self._answers)
+        elif not self._failed:
+            self.whole.app.answer_lines(self.whole, self._answers, batch)
+
+    def fail(self, index: int, problem: Problem) -> None:
+        """The first line that fails is the answer."""
+        whole = self.whole
+        if not self._failed:
+            self._failed = True
+            assert whole.call is not None
+            whole.fail(whole.call.located(index, problem))
 
     def _submit(self) -> None:
         index = self._next
         if index == len(self._answers) or self._failed:
             return
         self._next += 1
-        line = _Line(self, index)
+        line = _Line(self, self._requests[index], index)
         batcher = self.whole.hosted.batcher
         assert batcher is not None
         try:
             batcher.submit(line)
         except Problem as problem:
-            self.take(index, line, problem)
+            self.fail(index, problem)
 
 
 class _Line(Job):
     __slots__ = ("index", "lines")
 
-    def __init__(self, lines: _Lines, index: int) -> None:
-        request = lines.whole.call.requests[index]
-        super().__init__(request.inputs, request.outputs, lines.whole.deadline)
+    def __init__(self, lines: _Lines, request: InferRequest, index: int) -> None:
+        whole = lines.whole
+        super().__init__(request.inputs, request.outputs, whole.client, whole.deadline)
         self.lines = lines
         self.index = index
 
-    @property
-    def gone(self) -> bool:
-        return self.lines.whole.exchange.gone
+    def finish(self, batch: Batch, start: int, end: int) -> None:
+        self.lines.take(self.index, _rows(batch, self.outputs, start, end), batch)
 
-    def finish(self, outcome: Outcome) -> None:
-        self.lines.take(self.index, self, outcome)
+    def fail(self, problem: Problem) -> None:
+        self.lines.fail(self.index, problem)
 
 
 class App:
@@ -163,10 +178,6 @@ class App:
         self.metrics = host.metrics
         self._settings = host.settings
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="parse")
-        #: Where inference is asked for -> the model's name.
-        self._targets: dict[bytes, str] = {}
-        if default is not None:
-            self._targets[b"/invocations"] = default
         #: Lines that the access log still has in this second, for answers and for errors, and those left out.
         self._lines = self._error_lines = self._settings.log_lines
         self._suppressed = 0
@@ -188,7 +199,7 @@ class App:
 
     def refuse(self, exchange: Exchange, problem: Problem) -> None:
         """Answer with a problem."""
-        self._send(exchange, Answer.refusing(problem, _request_id(exchange.headers)))
+        self._send(exchange, Answer.refusing(problem, _request_id(exchange)))
 
     def tick(self, now: float) -> None:
         """Answer what is late, and say what the log left out."""
@@ -203,111 +214,139 @@ class App:
 
     def _invoked(self, exchange: Exchange) -> Hosted | None:
         """The model that is to infer, if this asks for inference by one that is here."""
-        if exchange.method != b"POST" or exchange.headers.get(_ATTRIBUTES) == "op=metadata":
-            return None
-        name = self._targets.get(exchange.target)
-        if name is None:
-            match = _INFER.fullmatch(exchange.target)
-            if match is None or match[1].decode("latin-1") not in self._host.models:
+        head = exchange.head
+        if head.memo is None:
+            if head.method != b"POST" or head.headers.get(_ATTRIBUTES) == "op=metadata":
                 return None
-            name = self._targets[exchange.target] = match[1].decode("latin-1")
-        return self._host.models.get(name)
+            path = head.target.partition(b"?")[0].decode("latin-1")
+            match = _INFER.fullmatch(path)
+            name = match[1] if match else self._default if path == "/invocations" else None
+            if name is None or name not in self._host.models:
+                return None
+            head.memo = _Memo(name, head.headers, self._settings.deadline_seconds)
+        return self._host.models.get(head.memo.model)
 
     def _infer(self, exchange: Exchange, hosted: Hosted) -> None:
         if hosted.batcher is None:
             hosted.service.loaded()
-        deadline = exchange.started + self._timeout(exchange)
-        if len(exchange.body) > _PARSED_BYTES or CONTENT_ENCODING in exchange.headers:
-            self._threads.submit(self._parse, exchange, hosted, deadline)
+        if len(exchange.body) > _PARSED_BYTES or CONTENT_ENCODING in exchange.head.headers:
+            self._threads.submit(self._parse, exchange, hosted)
         else:
-            self._submit(self._read(exchange, hosted, deadline))
+            self._submit(self._read(exchange, hosted))
 
-    def _timeout(self, exchange: Exchange) -> float:
-        text = exchange.headers.get(_TIMEOUT)
-        most = self._settings.deadline_seconds
-        if text is None:
-            return most
-        if not text.isascii() or not text.isdigit():
-            raise Problem("invalid-request", f"{_TIMEOUT} is {shown(text)}; it must be milliseconds")
-        return min(most, int(text) / 1000)
-
-    def _read(self, exchange: Exchange, hosted: Hosted, deadline: float) -> _Inference:
+    def _read(self, exchange: Exchange, hosted: Hosted) -> _Inference:
         started = perf_counter()
-        assert hosted.model is not None
-        call = hosted.model.codec.read(exchange.headers, exchange.body, self._settings.body_bytes)
-        return _Inference(self, exchange, hosted, call, perf_counter() - started, deadline)
+        codec = hosted.codec
+        request: InferRequest | None = None
+        if exchange.head.memo.plain:
+            request = codec.read_document(exchange.body)
+        if request is not None and not request.binary:
+            job = _Inference(self, exchange, hosted, request, None)
+        else:
+            call = codec.read(exchange.head.headers, exchange.body, self._settings.body_bytes)
+            job = _Inference(self, exchange, hosted, call.requests[0], call)
+        job.parsed = perf_counter() - started
+        return job
 
-    def _parse(self, exchange: Exchange, hosted: Hosted, deadline: float) -> None:
+    def _parse(self, exchange: Exchange, hosted: Hosted) -> None:
         """Read, in a thread."""
         call = self._host.loop.call_soon_threadsafe
-        if exchange.gone:
+        if exchange.connection.gone:
             return
         try:
-            call(self._parsed, self._read(exchange, hosted, deadline))
+            call(self._parsed, self._read(exchange, hosted))
         except Problem as problem:
             call(self.refuse, exchange, problem)
         except Exception:
-            call(self._fail, exchange)
-            raise
+            logger.exception("request not read")
+            call(self.refuse, exchange, _internal())
 
     def _parsed(self, job: _Inference) -> None:
         try:
             self._submit(job)
         except Problem as problem:
-            self.refuse(job.exchange, problem)
+            job.fail(problem)
 
     def _submit(self, job: _Inference) -> None:
-        if len(job.call.requests) > 1 or job.call.lines:
+        if job.call is not None and (job.call.lines or len(job.call.requests) > 1):
             _Lines(job).start()
         else:
             assert job.hosted.batcher is not None
             job.hosted.batcher.submit(job)
 
-    def answer(self, job: _Inference, outputs: list[Arrays]) -> None:
-        """Write an inference's answer, and count it."""
-        exchange, hosted = job.exchange, job.hosted
-        started = perf_counter()
+    def answer(self, job: _Inference, batch: Batch, start: int, end: int) -> None:
+        """Write an inference's answer."""
+        began = perf_counter()
+        codec, request = job.hosted.codec, job.request
         try:
-            assert hosted.model is not None
-            encoded = hosted.model.codec.write(job.call, outputs)
-            check_answer(encoded)
+            if job.call is not None:
+                encoded = codec.write(job.call, [_rows(batch, job.outputs, start, end)])
+                self._answered(job, batch, began, encoded.headers, encoded.body, encoded.is_text)
+                return
+            body = b""
+            if job.rows == 1 and request.id is None:
+                if batch.memo is None:
+                    batch.memo = codec.rows(batch.outputs) or ()
+                if len(batch.memo) > start and (end or len(batch.memo) == 1):
+                    body = batch.memo[start]
+            if not body:
+                body = codec.write_document(request, _rows(batch, job.outputs, start, end))
+            self._answered(job, batch, began, _DOCUMENT, body, True)
         except Problem as problem:
-            self.refuse(exchange, problem)
-            return
+            job.fail(problem)
         except Exception:
-            self._fail(exchange)
-            return
-        request_id = _request_id(exchange.headers)
-        exchange.respond(200, _lines(encoded.headers, request_id), encoded.body)
+            self._fail(job.exchange)
+
+    def answer_lines(self, job: _Inference, answers: list[Arrays], batch: Batch) -> None:
+        """Write the answer to all lines; `batch` was the last."""
+        began = perf_counter()
+        assert job.call is not None
+        try:
+            encoded = job.hosted.codec.write(job.call, answers)
+            job.queued = job.exchange.started
+            self._answered(job, batch, began, encoded.headers, encoded.body, encoded.is_text)
+        except Problem as problem:
+            job.fail(problem)
+        except Exception:
+            self._fail(job.exchange)
+
+    def _answered(
+        self, job: _Inference, batch: Batch, began: float, headers: Mapping[str, str], body: bytes, text: bool
+    ) -> None:
+        check_answer(len(body), text)
+        exchange, hosted = job.exchange, job.hosted
+        request_id = exchange.head.memo.request_id or _new_id()
         ended = perf_counter()
         hosted.metrics.answered(
             job.parsed,
-            job.started - job.queued,
-            job.computed - job.started,
-            ended - started,
+            batch.started - job.queued,
+            batch.ended - batch.started,
+            ended - began,
             ended - exchange.started,
         )
-        self._record(exchange, hosted, request_id, 200, len(encoded.body))
+        # First the record: once a client has its answer, the log has the request.
+        self._record(exchange, hosted, request_id, 200, len(body))
+        exchange.respond(200, _lines(headers, request_id), body)
 
     # Everything else.
 
     def _ask(self, exchange: Exchange) -> None:
         """Answer what is no inference."""
-        method = exchange.method.decode("latin-1")
-        path = exchange.target.partition(b"?")[0].decode("latin-1")
-        request_id = _request_id(exchange.headers)
+        method = exchange.head.method.decode("latin-1")
+        path = exchange.head.target.partition(b"?")[0].decode("latin-1")
+        request_id = _request_id(exchange)
         if path == "/ping":
             path = "/v2/health/ready"
         elif path == "/invocations" and self._default is not None:
             path = f"/v2/models/{self._default}"
-            if method == "POST" and exchange.headers.get(_ATTRIBUTES) == "op=metadata":
+            if method == "POST" and exchange.head.headers.get(_ATTRIBUTES) == "op=metadata":
                 method = "GET"
             else:
                 path += "/infer"
         match = _MODEL.fullmatch(path)
         hosted = self._host.models.get(match[1]) if match else None
         if hosted:
-            answer = hosted.service.handle(method, path, exchange.headers, b"", request_id)
+            answer = hosted.service.handle(method, path, exchange.head.headers, b"", request_id)
             if path.endswith("/ready") and answer.status == 200:
                 _require_ready(hosted)
             self._send(exchange, answer)
@@ -347,7 +386,7 @@ class App:
 
     def _manage(self, exchange: Exchange, name: str | None, operation: str | None) -> None:
         """The repository's routes. A load is answered when it has ended."""
-        request_id = _request_id(exchange.headers)
+        request_id = _request_id(exchange)
         headers = {"content-type": _JSON, "x-request-id": request_id}
         if name is None:
             ready = _asks_for_ready(exchange.body)
@@ -370,20 +409,20 @@ class App:
     # Sending.
 
     def _fail(self, exchange: Exchange) -> None:
-        request_id = _request_id(exchange.headers)
+        request_id = _request_id(exchange)
         logging.exception("request failed", extra={"request_id": request_id})
-        problem = Problem("internal", "The server could not answer this request")
-        self._send(exchange, Answer.refusing(problem, request_id))
+        self._send(exchange, Answer.refusing(_internal(), request_id))
 
     def _send(self, exchange: Exchange, answer: Answer) -> None:
         """Send what is no inference's answer."""
         headers = dict(answer.headers)
         request_id = headers.pop("x-request-id")
-        exchange.respond(answer.status, _lines(headers, request_id), answer.body)
-        if exchange.target != b"/ping" or answer.status != 200:
-            name = self._targets.get(exchange.target, self._default)
+        if exchange.head.target != b"/ping" or answer.status != 200:
+            memo = exchange.head.memo
+            name = memo.model if memo else self._default
             hosted = self._host.models.get(name) if name is not None else None
             self._record(exchange, hosted, request_id, answer.status, len(answer.body))
+        exchange.respond(answer.status, _lines(headers, request_id), answer.body)
 
     def _record(
         self, exchange: Exchange, hosted: Hosted | None, request_id: str, status: int, bytes_out: int
@@ -405,8 +444,8 @@ class App:
                 "request_id": request_id,
                 "model": hosted.service.name if hosted else None,
                 "version": hosted.service.version if hosted else None,
-                "method": exchange.method.decode("latin-1"),
-                "path": exchange.target.partition(b"?")[0].decode("latin-1"),
+                "method": exchange.head.method.decode("latin-1"),
+                "path": exchange.head.target.partition(b"?")[0].decode("latin-1"),
                 "status": status,
                 "latency_ms": round((perf_counter() - exchange.started) * 1000, 3),
                 "bytes_in": len(exchange.body),
@@ -498,18 +537,46 @@ def _asks_for_ready(body: bytes) -> bool:
     return isinstance(document, dict) and document.get("ready") is True
 
 
-def _request_id(headers: Mapping[str, str]) -> str:
-    """The gateway's id (a bare attribute, or the inference id), a direct client's own, or else a new one."""
-    if len(headers) > 3:
-        attribute = headers.get(_ATTRIBUTES, "")
-        for value in (
-            attribute if "=" not in attribute else "",
-            headers.get(_INFERENCE_ID, ""),
-            headers.get("x-request-id", ""),
-        ):
-            if value and _REQUEST_ID.fullmatch(value):
-                return value
+def _given_id(headers: Mapping[str, str]) -> str | None:
+    """The gateway's id (a bare attribute, or the inference id), or a direct client's own."""
+    attribute = headers.get(_ATTRIBUTES, "")
+    for value in (
+        attribute if "=" not in attribute else "",
+        headers.get(_INFERENCE_ID, ""),
+        headers.get("x-request-id", ""),
+    ):
+        if value and _REQUEST_ID.fullmatch(value):
+            return value
+    return None
+
+
+def _new_id() -> str:
     return f"{_PROCESS}{next(_numbers):012x}"
+
+
+def _request_id(exchange: Exchange) -> str:
+    return _given_id(exchange.head.headers) or _new_id()
+
+
+def _timeout(headers: Mapping[str, str], most: float) -> float:
+    """For how many seconds a client waits."""
+    text = headers.get(_TIMEOUT)
+    if text is None:
+        return most
+    if not text.isascii() or not text.isdigit():
+        raise Problem("invalid-request", f"{_TIMEOUT} is {shown(text)}; it must be milliseconds")
+    return min(most, int(text[:12]) / 1000)
+
+
+def _rows(batch: Batch, names: tuple[str, ...], start: int, end: int) -> Arrays:
+    outputs = batch.outputs
+    if not end:
+        return outputs
+    return {name: outputs[name][start:end] for name in names}
+
+
+def _internal() -> Problem:
+    return Problem("internal", "The server could not answer this request")
 
 
 #: What this process's own request ids begin with: they are UUIDs, random up to here and counted from there.
@@ -518,5 +585,7 @@ _numbers = itertools.count(int.from_bytes(os.urandom(5)))
 
 
 def _lines(headers: Mapping[str, str], request_id: str) -> bytes:
+    if headers is _DOCUMENT:
+        return b"content-type: application/json\r\nx-request-id: %b\r\n" % request_id.encode()
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     return f"{lines}x-request-id: {request_id}\r\n".encode("latin-1", "replace")
