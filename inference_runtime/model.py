@@ -86,6 +86,9 @@ class Model:
         """
         self.manifest = artifact.manifest
         self.codec = Codec(artifact.manifest)
+        self._specs = {spec.name: spec for spec in self.manifest.outputs}
+        #: Whether the graph has strings, which ONNX Runtime takes and gives as `str`.
+        self._texts = False
         self._handler = _load_handler(artifact)
         self._session: Any = None
         if self.manifest.model is not None:
@@ -137,7 +140,7 @@ class Model:
         handler = self._handler
         try:
             feeds = handler.preprocess(inputs, handler.state) if handler.preprocess else inputs
-            if not handler.infer:
+            if self._texts:
                 feeds = {name: _to_graph(array) for name, array in feeds.items()}
         except ValueError as error:
             raise Problem("invalid-data", str(error)) from error
@@ -152,8 +155,7 @@ class Model:
                 )
             if handler.postprocess:
                 results = handler.postprocess(results, inputs, handler.state)
-            specs = {spec.name: spec for spec in self.manifest.outputs}
-            return {name: _checked(specs[name], results[name]) for name in outputs}
+            return {name: _checked(self._specs[name], results[name]) for name in outputs}
         except Exception as error:
             raise _failure(self.manifest, "inference failed") from error
 
@@ -178,11 +180,16 @@ class Model:
         return _open_session(self._path, engine)
 
     def _run_graph(self, feeds: Arrays, names: list[str]) -> Arrays:
-        return dict(zip(names, map(_from_graph, self._session.run(names, feeds)), strict=True))
+        results = self._session.run(names, feeds)
+        if self._texts:
+            results = map(_from_graph, results)
+        return dict(zip(names, results, strict=True))
 
     def _check_signature(self) -> None:
         """Where no handler translates, the graph itself must have the public names and datatypes."""
         self._graph_outputs = [node.name for node in self._session.get_outputs()]
+        nodes = (*self._session.get_inputs(), *self._session.get_outputs())
+        self._texts = any(node.type == "tensor(string)" for node in nodes)
         for translated, specs, nodes in (
             (self._handler.preprocess, self.manifest.inputs, self._session.get_inputs()),
             (self._handler.postprocess, self.manifest.outputs, self._session.get_outputs()),

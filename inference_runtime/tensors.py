@@ -66,9 +66,12 @@ _LENGTH = struct.Struct("<I")
 
 def fits(shape: Sequence[int], spec: TensorSpec) -> bool:
     """Whether a concrete shape matches a signature's, where -1 stands for any length."""
-    return len(shape) == len(spec.shape) and all(
-        want in (-1, have) for have, want in zip(shape, spec.shape, strict=True)
-    )
+    if len(shape) != len(spec.shape):
+        return False
+    for have, want in zip(shape, spec.shape):  # noqa: B905, SIM110 (as long as each other; called often)
+        if have != want and want != -1:
+            return False
+    return True
 
 
 class Reader:

@@ -33,8 +33,10 @@ _WORTH = 1.2
 _NEARLY = 1.06
 #: A batch that takes longer, in seconds, would keep the loop from its other clients.
 _INLINE_SECONDS = 0.01
+#: What takes less is not worth a second thread, whatever a measurement so short says.
+_SHORT_SECONDS = 0.0002
 #: Each measurement ends after so many seconds, but not before its second run.
-_MEASURE_SECONDS = 0.02
+_MEASURE_SECONDS = 0.04
 #: A second session, to compare, is opened of artifacts up to this size, in bytes.
 _COMPARED_BYTES = 512 * 1024 * 1024
 
@@ -98,7 +100,7 @@ def _threads(model: Model, artifact: Artifact, engine: Engine, run: Callable[[],
         return engine.threads
     many = _seconds(run)
     before = model.exchange(model.reopened(replace(engine, threads=1)))
-    if _seconds(run) <= many * 1.1:
+    if many < _SHORT_SECONDS or _seconds(run) <= many * 1.1:
         return 1
     model.exchange(before)
     return 0

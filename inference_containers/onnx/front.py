@@ -179,9 +179,9 @@ class Connection(asyncio.Protocol):
     """One client. The parser calls the `on_...` methods while it is fed."""
 
     __slots__ = (
-        "_begun", "_blocked", "_closing", "_expected", "_extra", "_head", "_head_done", "_keep_alive", "_last",
-        "_like", "_parser", "_parts", "_pipeline", "_raw", "_reading", "_since", "_size", "_transport", "_url",
-        "_whole", "front", "gone",
+        "_begun", "_blocked", "_closing", "_expected", "_extra", "_head", "_head_done", "_keep_alive",
+        "_last", "_like", "_parser", "_parts", "_pipeline", "_raw", "_reading", "_since", "_size",
+        "_transport", "_url", "_whole", "front", "gone",
     )  # fmt: skip
 
     def __init__(self, front: Front) -> None:

@@ -6,6 +6,7 @@ within a budget of memory; what counts is the size of the artifacts' files, as i
 """
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -78,6 +79,8 @@ class Hosted:
 
     def _loaded(self) -> None:
         self.loading = False
+        # What is here stays: looking through it for garbage would stop requests for tens of milliseconds.
+        gc.freeze()
         for call in self._waiting:
             call()
         self._waiting.clear()
