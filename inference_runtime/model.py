@@ -13,10 +13,12 @@ way. `preprocess` refuses a value by raising `ValueError("what is wrong, for the
 in for the graph of an artifact that has none, and is refused beside one.
 """
 
+import ctypes
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
@@ -26,7 +28,7 @@ import numpy as np
 from inference_runtime.codecs import Codec, Encoded
 from inference_runtime.errors import Problem
 from inference_runtime.manifest import Artifact, ArtifactError, Manifest, TensorSpec
-from inference_runtime.tensors import DTYPES, Array, fits
+from inference_runtime.tensors import DTYPES, Array, fits, from_bfloat16, to_bfloat16
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +43,13 @@ PROVIDERS = {
 }
 #: A request (in the protocol's JSON) that an artifact may carry, to be warmed up with something real.
 SAMPLE = "sample.json"
+_ONNX_BFLOAT16 = 16
 _GRAPH_DATATYPES = {
     "tensor(bool)": "BOOL", "tensor(string)": "BYTES",
     "tensor(uint8)": "UINT8", "tensor(uint16)": "UINT16",
     "tensor(uint32)": "UINT32", "tensor(uint64)": "UINT64",
     "tensor(int8)": "INT8", "tensor(int16)": "INT16", "tensor(int32)": "INT32", "tensor(int64)": "INT64",
-    "tensor(float16)": "FP16", "tensor(float)": "FP32", "tensor(double)": "FP64",
+    "tensor(float16)": "FP16", "tensor(bfloat16)": "BF16", "tensor(float)": "FP32", "tensor(double)": "FP64",
 }  # fmt: skip
 
 
@@ -187,8 +190,9 @@ class Model:
 
     def _check_signature(self) -> None:
         """Where no handler translates, the graph itself must have the public names and datatypes."""
-        self._graph_outputs = [node.name for node in self._session.get_outputs()]
         nodes = (*self._session.get_inputs(), *self._session.get_outputs())
+        self._bfloat16 = frozenset(node.name for node in nodes if node.type == "tensor(bfloat16)")
+        self._graph_outputs = [node.name for node in self._session.get_outputs()]
         self._texts = any(node.type == "tensor(string)" for node in nodes)
         for translated, specs, nodes in (
             (self._handler.preprocess, self.manifest.inputs, self._session.get_inputs()),
@@ -299,6 +303,13 @@ def _from_graph(array: Array) -> Array:
     if array.dtype != np.object_:
         return array
     return _objects([v.encode() for v in array.reshape(-1)], array.shape)
+
+
+def _bits(value: Any) -> Array:
+    """The float32 values of one of ONNX Runtime's that is BF16."""
+    shape = value.shape()
+    memory = (ctypes.c_uint16 * prod(shape)).from_address(value.data_ptr()) if prod(shape) else b""
+    return from_bfloat16(np.frombuffer(memory, np.uint16)).reshape(shape)
 
 
 def _objects(values: list[Any], shape: tuple[int, ...]) -> Array:

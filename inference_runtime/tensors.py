@@ -121,7 +121,7 @@ class Reader:
             )
         array: Array = np.frombuffer(data, self._wire)
         if self.spec.datatype == "BF16":
-            array = (array.astype(np.uint32) << 16).view(np.float32)
+            array = from_bfloat16(array)
         elif self.spec.datatype == "BOOL":
             if array.max(initial=0) > 1:
                 index = int(np.argmax(array > 1))
@@ -247,8 +247,19 @@ def tobytes(array: Array, datatype: str) -> bytes:
     if datatype == "BYTES":
         return b"".join(chain.from_iterable((_LENGTH.pack(len(value)), value) for value in array.ravel()))
     if datatype == "BF16":
-        return (_bfloat16(array).view(np.uint32) >> 16).astype("<u2").tobytes()
+        return to_bfloat16(array).astype("<u2", copy=False).tobytes()
     return array.astype(wire(datatype), copy=False).tobytes()
+
+
+def to_bfloat16(array: Array) -> Array:
+    """The bits of BF16, as uint16, of float32 values, which are rounded as `_bfloat16` does."""
+    bits: Array = (_bfloat16(array).view(np.uint32) >> 16).astype(np.uint16)
+    return bits
+
+
+def from_bfloat16(bits: Array) -> Array:
+    """The float32 values that the bits of BF16 stand for."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def _bfloat16(array: Array) -> Array:

@@ -352,6 +352,7 @@ def test_what_is_no_onnx_graph_is_refused_by_name(tmp_path: Path) -> None:
         ("INT16", TensorProto.INT16, [-(2**15), 1]),
         ("INT32", TensorProto.INT32, [-(2**31), 1]),
         ("INT64", TensorProto.INT64, [-(2**63), 2**63 - 1]),
+        ("BF16", TensorProto.BFLOAT16, [1.5, -2.0]),
         ("FP16", TensorProto.FLOAT16, [0.5, -65504.0]),
         ("FP32", TensorProto.FLOAT, [0.1, 3.4028235e38]),
         ("FP64", TensorProto.DOUBLE, [0.1, 1e300]),
