@@ -4,6 +4,7 @@ A request flows `service` -> `codecs` -> `model` -> `codecs`; each module import
 
     service      routes, the model's lifecycle, problems turned into answers
     model        an artifact in memory: ONNX session plus the optional handler.py
+    bfloat16     graphs with tensors of BF16
     codecs       bodies of every media type <-> requests and answers
     protocol     documents of the Open Inference Protocol, and bytes after them
     plain        bodies that are no documents: npy, raw bytes, CSV

@@ -13,12 +13,10 @@ way. `preprocess` refuses a value by raising `ValueError("what is wrong, for the
 in for the graph of an artifact that has none, and is refused beside one.
 """
 
-import ctypes
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
@@ -28,7 +26,7 @@ import numpy as np
 from inference_runtime.codecs import Codec, Encoded
 from inference_runtime.errors import Problem
 from inference_runtime.manifest import Artifact, ArtifactError, Manifest, TensorSpec
-from inference_runtime.tensors import DTYPES, Array, fits, from_bfloat16, to_bfloat16
+from inference_runtime.tensors import DTYPES, Array, fits
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +41,6 @@ PROVIDERS = {
 }
 #: A request (in the protocol's JSON) that an artifact may carry, to be warmed up with something real.
 SAMPLE = "sample.json"
-_ONNX_BFLOAT16 = 16
 _GRAPH_DATATYPES = {
     "tensor(bool)": "BOOL", "tensor(string)": "BYTES",
     "tensor(uint8)": "UINT8", "tensor(uint16)": "UINT16",
@@ -183,6 +180,10 @@ class Model:
         return _open_session(self._path, engine)
 
     def _run_graph(self, feeds: Arrays, names: list[str]) -> Arrays:
+        if self._bfloat16:
+            from inference_runtime.bfloat16 import run
+
+            return run(self._session, self._bfloat16, feeds, names)
         results = self._session.run(names, feeds)
         if self._texts:
             results = map(_from_graph, results)
@@ -303,13 +304,6 @@ def _from_graph(array: Array) -> Array:
     if array.dtype != np.object_:
         return array
     return _objects([v.encode() for v in array.reshape(-1)], array.shape)
-
-
-def _bits(value: Any) -> Array:
-    """The float32 values of one of ONNX Runtime's that is BF16."""
-    shape = value.shape()
-    memory = (ctypes.c_uint16 * prod(shape)).from_address(value.data_ptr()) if prod(shape) else b""
-    return from_bfloat16(np.frombuffer(memory, np.uint16)).reshape(shape)
 
 
 def _objects(values: list[Any], shape: tuple[int, ...]) -> Array:
