@@ -11,6 +11,7 @@ The loop's thread submits and answers; only `_Engine` runs elsewhere.
 """
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections import deque
@@ -349,19 +350,25 @@ class _Engine:
         self._wakes.put(False)
 
     def _loop(self) -> None:
+        # A loop that is closed is a process that ends: nobody is left to answer.
+        with contextlib.suppress(RuntimeError):
+            while self._wakes.get():
+                self._run()
+
+    def _run(self) -> None:
+        """Run what is queued, until there is nothing more."""
         batcher = self._batcher
         call = batcher._loop.call_soon_threadsafe
-        while self._wakes.get():
-            while True:
-                batch, late = batcher.take(perf_counter())
-                if not batch and not late:
-                    # Back to the loop: only there is it certain that nothing has arrived meanwhile.
-                    call(batcher._rest)
-                    break
-                self.running, self.busy_since = batch, perf_counter()
-                outcomes = batcher.run(batch) if batch else []
-                self.running, self.busy_since = (), None
-                call(batcher._answer, batch, outcomes, late)
+        while True:
+            batch, late = batcher.take(perf_counter())
+            if not batch and not late:
+                # Back to the loop: only there is it certain that nothing has arrived meanwhile.
+                call(batcher._rest)
+                return
+            self.running, self.busy_since = batch, perf_counter()
+            outcomes = batcher.run(batch) if batch else []
+            self.running, self.busy_since = (), None
+            call(batcher._answer, batch, outcomes, late)
 
 
 def _finish(job: Job, outcome: Outcome) -> None:

@@ -1,0 +1,301 @@
+"""Requests joined into batches: everyone gets their own rows, whoever their neighbours are."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inference_runtime.batching import Arrays, Batch, Batcher, Job, Limits, Plan
+from inference_runtime.errors import Problem
+
+
+@dataclass
+class Client:
+    gone: bool = False
+
+
+class Asked(Job):
+    """A request that keeps what becomes of it."""
+
+    __slots__ = ("answer", "problem")
+
+    def __init__(
+        self,
+        inputs: Arrays,
+        outputs: tuple[str, ...] = ("y",),
+        client: Client | None = None,
+        deadline: float = inf,
+    ) -> None:
+        super().__init__(inputs, outputs, client or Client(), deadline)
+        self.answer: Arrays | None = None
+        self.problem: Problem | None = None
+
+    def finish(self, batch: Batch, start: int, end: int) -> None:
+        assert self.answer is self.problem is None
+        outputs = batch.outputs
+        self.answer = {name: outputs[name][start : end or None] for name in self.outputs}
+
+    def fail(self, problem: Problem) -> None:
+        assert self.answer is self.problem is None
+        self.problem = problem
+
+    @property
+    def done(self) -> bool:
+        return self.finished and (self.answer is not None or self.problem is not None)
+
+
+class Doubler:
+    """y = 2 x, z = -x; keeps the rows of every batch. 13 is refused, 500 breaks it, and it may be held."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.free = threading.Event()
+        self.free.set()
+
+    def __call__(self, inputs: Arrays, outputs: Sequence[str]) -> Arrays:
+        self.free.wait(20)
+        x = inputs["x"]
+        self.batches.append(len(x))
+        if (x == 13).any():
+            raise Problem("invalid-data", "13 is not allowed")
+        if (x == 500).any():
+            raise RuntimeError("broken")
+        return {name: x * 2 if name == "y" else -x for name in outputs}
+
+
+def x(*values: float) -> Arrays:
+    return {"x": np.array(values, np.float32).reshape(-1, 1)}
+
+
+def run(
+    body: Callable[[Batcher], Awaitable[Any]],
+    model: Callable[[Arrays, Sequence[str]], Arrays],
+    *,
+    inline: bool = True,
+    max_batch: int = 8,
+    limits: Limits | None = None,
+) -> Any:
+    async def main() -> Any:
+        plan = Plan(max_batch, inline, ((max_batch, 1.0),))
+        batcher = Batcher(asyncio.get_running_loop(), model, plan, limits or Limits(), "doubler")
+        try:
+            return await body(batcher)
+        finally:
+            batcher.close()
+
+    return asyncio.run(main())
+
+
+async def done(*jobs: Asked) -> None:
+    end = time.monotonic() + 20
+    while not all(job.done for job in jobs):
+        assert time.monotonic() < end
+        await asyncio.sleep(0)
+
+
+both = pytest.mark.parametrize("inline", [True, False], ids=["inline", "thread"])
+
+
+@both
+def test_requests_that_arrive_together_are_one_batch_and_each_gets_its_rows(inline: bool) -> None:
+    model = Doubler()
+
+    async def body(batcher: Batcher) -> None:
+        jobs = [Asked(x(1)), Asked(x(2, 3)), Asked(x(4), ("z",)), Asked(x(5), ("z", "y"))]
+        for job in jobs:
+            batcher.submit(job)
+        await done(*jobs)
+        assert [
+            {name: array.ravel().tolist() for name, array in (job.answer or {}).items()} for job in jobs
+        ] == [
+            {"y": [2]},
+            {"y": [4, 6]},
+            {"z": [-4]},
+            {"z": [-5], "y": [10]},
+        ]
+
+    run(body, model, inline=inline)
+    assert model.batches == [5]
+
+
+@both
+@settings(max_examples=40)
+@given(
+    st.lists(st.tuples(st.integers(1, 5), st.integers(1, 3), st.booleans()), min_size=1, max_size=20),
+    st.integers(1, 12),
+)
+def test_every_answer_is_what_the_model_alone_would_give(
+    inline: bool, asked: list[tuple[int, int, bool]], max_batch: int
+) -> None:
+    model = Doubler()
+    random = np.random.default_rng(0)
+
+    async def body(batcher: Batcher) -> None:
+        jobs = []
+        for rows, width, pause in asked:
+            jobs.append(Asked({"x": random.standard_normal((rows, width)).astype(np.float32)}))
+            batcher.submit(jobs[-1])
+            if pause:
+                await asyncio.sleep(0)
+        await done(*jobs)
+        for job in jobs:
+            assert job.answer is not None
+            np.testing.assert_array_equal(job.answer["y"], job.inputs["x"] * 2)
+
+    run(body, model, inline=inline, max_batch=max_batch)
+    assert all(rows <= max(max_batch, 5) for rows in model.batches)
+    assert sum(model.batches) == sum(rows for rows, _, _ in asked)
+
+
+@both
+def test_a_bad_request_fails_alone(inline: bool) -> None:
+    async def body(batcher: Batcher) -> None:
+        jobs = [Asked(x(value)) for value in (1, 13, 2, 500, 3)]
+        for job in jobs:
+            batcher.submit(job)
+        await done(*jobs)
+        assert [job.problem.slug if job.problem else None for job in jobs] == [
+            None, "invalid-data", None, "model-error", None,
+        ]  # fmt: skip
+        assert [job.answer["y"].tolist() for job in jobs if job.answer] == [[[2]], [[4]], [[6]]]
+
+    run(body, Doubler(), inline=inline)
+
+
+def test_rows_that_the_model_does_not_keep_apart_are_asked_for_one_by_one() -> None:
+    async def body(batcher: Batcher) -> None:
+        jobs = [Asked(x(1)), Asked(x(2))]
+        for job in jobs:
+            batcher.submit(job)
+        await done(*jobs)
+        assert [job.answer["y"].tolist() for job in jobs if job.answer] == [[1], [2]]
+
+    run(body, lambda inputs, outputs: {"y": inputs["x"].sum(0)})
+
+
+def test_inputs_that_disagree_about_their_rows_take_none_of_a_neighbours() -> None:
+    def pairs(inputs: Arrays, outputs: Sequence[str]) -> Arrays:
+        assert len(inputs["a"]) == 3 or len(inputs["b"]) in (1, 2)
+        return {"y": np.resize(inputs["a"] + inputs["b"].sum(), (len(inputs["a"]), 1))}
+
+    async def body(batcher: Batcher) -> None:
+        one, two = np.ones((1, 1)), np.full((2, 1), 10.0)
+        jobs = [Asked({"a": one, "b": two}), Asked({"a": two, "b": one})]
+        for job in jobs:
+            batcher.submit(job)
+        await done(*jobs)
+        assert [job.answer["y"].tolist() for job in jobs if job.answer] == [[[21.0]], [[11.0], [11.0]]]
+
+    run(body, pairs)
+
+
+@both
+def test_nothing_is_computed_for_a_client_that_has_left_or_for_a_deadline_that_has_passed(
+    inline: bool,
+) -> None:
+    model = Doubler()
+
+    async def body(batcher: Batcher) -> None:
+        gone, late, stays = Client(gone=True), Asked(x(2), deadline=0), Asked(x(3))
+        for job in (Asked(x(1), client=gone), late, stays):
+            batcher.submit(job)
+        await done(late, stays)
+        assert late.problem
+        assert late.problem.slug == "timeout"
+
+    run(body, model, inline=inline)
+    assert model.batches == [1]
+
+
+def test_a_busy_engine_lets_the_next_batch_grow_and_the_queue_is_bounded() -> None:
+    model = Doubler()
+
+    async def body(batcher: Batcher) -> None:
+        model.free.clear()
+        first = Asked(x(1))
+        batcher.submit(first)
+        while batcher.waiting():
+            await asyncio.sleep(0)
+        queued = [Asked(x(value)) for value in range(2, 6)]
+        for job in queued:
+            batcher.submit(job)
+        with pytest.raises(Problem) as refused:
+            batcher.submit(Asked(x(9)))
+        assert (refused.value.slug, refused.value.headers) == ("throttled", {"retry-after": "1"})
+        model.free.set()
+        await done(first, *queued)
+        assert all(job.answer for job in queued)
+
+    run(body, model, inline=False, limits=Limits(queue=4))
+    assert model.batches == [1, 4]
+
+
+def test_a_deadline_that_cannot_be_met_is_refused_at_once() -> None:
+    model = Doubler()
+
+    async def body(batcher: Batcher) -> None:
+        model.free.clear()
+        queued = [Asked(x(value)) for value in range(3)]
+        for job in queued:
+            batcher.submit(job)
+        # By the plan, a batch takes a second.
+        with pytest.raises(Problem) as refused:
+            batcher.submit(Asked(x(9), deadline=time.perf_counter() + 0.5))
+        assert refused.value.slug == "overloaded"
+        model.free.set()
+        await done(*queued)
+
+    run(body, model, inline=False, max_batch=1)
+
+
+def test_a_wedged_engine_is_told_of_and_keeps_nobody_waiting() -> None:
+    model = Doubler()
+
+    async def body(batcher: Batcher) -> None:
+        assert batcher.healthy
+        model.free.clear()
+        running, queued = Asked(x(1), deadline=time.perf_counter()), Asked(x(2), deadline=time.perf_counter())
+        running.deadline = queued.deadline = time.perf_counter() + 1000
+        batcher.submit(running)
+        while batcher.healthy:
+            await asyncio.sleep(0)
+        with pytest.raises(Problem, match="could not answer in time"):
+            batcher.submit(queued)
+        batcher.expire(running.deadline + 1)
+        await done(running)
+        assert running.problem
+        assert running.problem.slug == "timeout"
+        model.free.set()
+        while not batcher.healthy:
+            await asyncio.sleep(0)
+        after = Asked(x(3))
+        batcher.submit(after)
+        await done(after)
+        assert after.answer
+
+    run(body, model, inline=False, limits=Limits(wedged_seconds=0.01))
+
+
+def test_a_request_of_more_rows_than_a_batch_is_not_run_on_the_loop() -> None:
+    threads: list[threading.Thread] = []
+
+    def model(inputs: Arrays, outputs: Sequence[str]) -> Arrays:
+        threads.append(threading.current_thread())
+        return {"y": inputs["x"]}
+
+    async def body(batcher: Batcher) -> None:
+        for values in ((1,), (1, 2, 3)):
+            job = Asked(x(*values))
+            batcher.submit(job)
+            await done(job)
+
+    run(body, model, max_batch=2)
+    assert [thread is threading.main_thread() for thread in threads] == [True, False]

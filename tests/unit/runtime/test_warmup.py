@@ -1,0 +1,59 @@
+"""What the warm-up finds out about a model."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from onnx import TensorProto, helper
+
+from inference_runtime import warmup
+from inference_runtime.batching import Plan
+from inference_runtime.model import Engine
+from tests.unit.runtime import tiny
+
+
+def test_a_short_graph_whose_rows_are_apart_is_joined_and_run_inline_by_one_thread(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        _, plan = warmup.load(tiny.doubler(tmp_path), Engine(spinning=True))
+    assert plan.max_batch > 1
+    assert plan.inline
+    assert [rows for rows, _ in plan.seconds] == sorted(rows for rows, _ in plan.seconds)
+    said = caplog.records[-1].__dict__
+    assert (said["message"], said["threads"], said["batching"]) == ("model warmed up", 1, True)
+
+
+def test_batches_may_be_forbidden(tmp_path: Path) -> None:
+    assert warmup.load(tiny.doubler(tmp_path), Engine(), max_batch=1)[1].max_batch == 1
+
+
+def test_rows_that_answer_otherwise_together_are_never_joined(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Softmax", ["x"], ["y"], axis=0)],
+        "mixer",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 2])],
+    )
+    signature = [("x", "FP32", (-1, 2))], [("y", "FP32", (-1, 2))]
+    with caplog.at_level(logging.INFO):
+        _, plan = warmup.load(tiny.artifact(tmp_path, graph, *signature), Engine())
+    assert plan.max_batch == 1
+    assert "batching off" in caplog.messages
+
+
+@pytest.mark.parametrize(("files", "joined"), [({}, False), ({"sample.json": tiny.body()}, True)])
+def test_a_handler_is_joined_if_a_sample_shows_that_it_can_be_and_never_run_inline(
+    tmp_path: Path, files: dict[str, bytes], joined: bool
+) -> None:
+    handler = "import time\ndef preprocess(inputs, state):\n    time.sleep(0.001)\n    return inputs"
+    _, plan = warmup.load(tiny.doubler(tmp_path, handler=handler, files=files), Engine())
+    assert (plan.max_batch > 1) is joined
+    assert not plan.inline
+
+
+def test_a_handler_that_refuses_made_up_values_is_served_without_a_plan(tmp_path: Path) -> None:
+    handler = "def preprocess(inputs, state):\n    raise ValueError('not these')"
+    assert warmup.load(tiny.doubler(tmp_path, handler=handler), Engine())[1] == Plan()
