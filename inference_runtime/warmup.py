@@ -170,7 +170,7 @@ def _close(found: Array, expected: Array) -> bool:
 
 
 def _rows(model: Model, artifact: Artifact, count: int) -> Arrays:
-    """Inputs of `count` rows: the artifact's sample over and over, or plain values, or zeros for a handler."""
+    """Inputs of `count` rows: the artifact's sample over and over; else plain values, zeros for a handler."""
     if SAMPLE in artifact.manifest.files:
         content = (artifact.folder / SAMPLE).read_bytes()
         sample = model.codec.read({}, content, len(content)).requests[0]

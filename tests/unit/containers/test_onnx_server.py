@@ -298,7 +298,7 @@ def test_overload_is_refused_at_once_and_what_was_accepted_is_answered(tmp_path:
         body = tiny.body(data=[0.7, 0, 0, 0])
         asked = [clients.submit(server.request, "POST", "/invocations", body) for _ in range(8)]
         replies = [request.result() for request in as_completed(asked)]
-        # Whoever is refused hears of it before anybody is answered. One runs, and two wait; or all came at once.
+        # Whoever is refused hears of it first. One runs and two wait, unless all came at once.
         statuses = [reply.status for reply in replies]
         assert statuses in ([429] * 5 + [200] * 3, [429] * 6 + [200] * 2)
         refused = [reply for reply in replies if reply.status == 429]
