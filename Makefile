@@ -139,5 +139,9 @@ fuzz: setup ## Damage 200,000 requests and see them read or refused (minutes)
 image-test: setup ## Build the container's image without Docker and try it (DEVICE=cpu|cuda; root, buildah, debootstrap)
 	@DEVICE=$(or $(DEVICE),cpu) $(BIN)/pytest -m image tests/image
 
+.PHONY: bench
+bench: setup ## Measure the inference server beside ONNX Runtime and other servers (QUICK=1; ARGS="--help")
+	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
+
 .PHONY: check
 check: lint test ## What CI runs

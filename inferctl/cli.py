@@ -1,10 +1,11 @@
 """The command line: what each command is called, takes, prints and returns. What they do is elsewhere."""
 
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,20 @@ from rich.text import Text
 import local_aws
 from catalog import CatalogError, load_accepted_changes, load_catalog, load_environment, load_platform
 from catalog.environment import LOCAL
-from inferctl import cdk, demo, deployment, doctor, environment, health, queries, stacks, tensors
+from inferctl import (
+    bench,
+    cdk,
+    demo,
+    deployment,
+    doctor,
+    environment,
+    health,
+    load,
+    queries,
+    serving,
+    stacks,
+    tensors,
+)
 from inferctl.commands import CommandError, Commands
 from inferctl.environment import ROOT
 from inferctl.errors import (
@@ -103,6 +117,11 @@ def _json_option(command: F) -> F:
 client_option = click.option(
     "--client", metavar="NAME", help="App client to call as. [default: the first that may invoke]"
 )
+
+device_option = click.option(
+    "--device", type=click.Choice(serving.DEVICES), default="auto", show_default=True,
+    help="Where a model that is served here runs; `auto` takes the GPU where there is one.",
+)  # fmt: skip
 
 
 @click.group(
@@ -353,6 +372,108 @@ def infer(
     output = session.output
     columns, rows = tensors.rows(answer)
     output.result(answer, output.table(f"{answer['model_name']} {answer['model_version']}", columns, rows))
+
+
+@cli.command()
+@click.argument("model", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True,
+    help="Port on loopback; 0 takes a free one.",
+)  # fmt: skip
+@device_option
+@_json_option
+@click.pass_obj
+def serve(session: Session, model: Path, port: int, device: str) -> None:
+    """Serve MODEL, an ONNX file or an artifact's folder, on this machine.
+
+    It is the server of the GPU image, without the image and without AWS. A bare ONNX file needs nothing
+    beside it: its signature is the graph's. The server's log is on standard error; Ctrl-C stops it.
+
+    \b
+      inferctl serve resnet18.onnx
+      inferctl serve build/artifacts/text-embedding --port 9000 --device cuda
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        with serving.serving(model, port=port, device=device) as served:
+            found = served.manifest
+            document = {
+                "url": served.url,
+                "model": found.name,
+                "inputs": [asdict(spec) for spec in found.inputs],
+                "outputs": [asdict(spec) for spec in found.outputs],
+            }
+            rows = [
+                (kind, spec.name, spec.datatype, list(spec.shape))
+                for kind, specs in (("input", found.inputs), ("output", found.outputs))
+                for spec in specs
+            ]
+            output = session.output
+            columns = ("", "name", "datatype", "shape (-1: any)")
+            body = _shortest(served.request)
+            curl = f"  curl -d @{body} -H content-type:application/json {served.infer_url}"
+            output.result(document, output.table(found.name, columns, rows), Text(f"\n{curl}\n"))
+            status = served.process.wait()
+    except KeyboardInterrupt:
+        return
+    raise InferctlError(f"The server ended with status {status}.")
+
+
+@cli.command("bench")
+@click.argument("target")
+@click.option(
+    "--connections", "-c", type=click.IntRange(1, 256), multiple=True, default=(1, 16, 64), show_default=True,
+    help="Connections that ask at once; again for more measurements.",
+)  # fmt: skip
+@click.option(
+    "--seconds", type=click.IntRange(1, 60), default=5, show_default=True, help="Length of each measurement."
+)
+@click.option(
+    "--body", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file with the request. [default: the model's sample, or zeros]",
+)  # fmt: skip
+@device_option
+@_json_option
+@click.pass_obj
+def measure(
+    session: Session, target: str, connections: tuple[int, ...], seconds: int, body: Path | None, device: str
+) -> None:
+    """Measure how fast TARGET answers.
+
+    TARGET is the URL of a server or of a model, an ONNX file or an artifact's folder (served meanwhile), or
+    the name of a model that the environment has deployed, where every request is billed. Every connection
+    sends the same request again as soon as it has its answer. `wrk` is used where it is installed.
+
+    \b
+      inferctl bench http://127.0.0.1:8080
+      inferctl bench resnet18.onnx -c 1 -c 8 --seconds 10
+      inferctl --env dev bench file-type -c 4
+    """
+    given = body.read_bytes() if body else None
+    results: list[load.Result] = []
+    with bench.target(target, session.environment, device, given) as request:
+        load.measure(request, max(connections), 1)  # what is lazy is done then
+        results += [load.measure(request, each, seconds) for each in connections]
+    output = session.output
+    columns = ("connections", "requests/s", "p50", "p90", "p99", "failed")
+    rows = [
+        (
+            r.connections,
+            f"{r.per_second:,.0f}",
+            *(f"{each:.2f} ms" for each in (r.p50, r.p90, r.p99)),
+            r.failed,
+        )
+        for r in results
+    ]
+    document = {
+        "url": request.url,
+        "client": load.client(request),
+        "results": [r.document() for r in results],
+    }
+    said = Text(f"{request.url}, asked by {document['client']}")
+    output.result(document, said, output.table("", columns, rows))
+    if any(result.failed for result in results):
+        raise InferctlError("Not every request was answered well; see the last column.")
 
 
 @cli.command()
