@@ -148,6 +148,14 @@ class Audit(Section):
             "`data` bucket, invocations of the environment's `functions`. Billed by event."
         ),
     ] = ("models", "data")
+    alarms: Annotated[
+        bool,
+        Field(
+            description="Alarms on what the trail records of the whole account: use of root, refused calls, "
+            "keys about to be deleted, changes by hand. `false` where another environment, or a "
+            "SIEM, watches already."
+        ),
+    ] = True
     archive_days: Annotated[
         int,
         Field(ge=0, le=LONGEST, description="Days after which records move to Glacier Instant Retrieval."),

@@ -18,6 +18,7 @@ from ministack.core import iam_actions, responses, router
 from ministack.core.iam_evaluator import resolve_caller_identity
 from ministack.services import cloudtrail, iam
 
+from local_aws import trails
 from local_aws.wire import Json, Response
 
 PAGE = 50  # events, the most that LookupEvents returns at once
@@ -148,6 +149,7 @@ def _record(
             "CloudTrailEvent": json.dumps(event),
         }
     )
+    trails.deliver(event, resources)
 
 
 def _identity(principal_arn: str, key: str) -> Json:

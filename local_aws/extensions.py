@@ -15,6 +15,7 @@ from local_aws import (
     events,
     function_telemetry,
     gateway,
+    metric_filters,
     parameter_events,
     patches,
     public_names,
@@ -45,6 +46,7 @@ def install(home: Home) -> None:
     resource_types.install()
     alarms.install()
     embedded_metrics.install()
+    metric_filters.install()
     insights.install()
     function_telemetry.install()
     events.install()

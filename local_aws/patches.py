@@ -14,8 +14,8 @@ from urllib.parse import parse_qs
 
 from ministack import app
 from ministack.core import iam_evaluator, lambda_runtime
-from ministack.services import cloudformation, ec2, lambda_svc
-from ministack.services.cloudformation import custom_resource, engine
+from ministack.services import cloudformation, ec2, lambda_svc, s3
+from ministack.services.cloudformation import custom_resource, engine, provisioners
 
 from local_aws.state import Home
 from local_aws.wire import Json, Response
@@ -58,6 +58,7 @@ def install(home: Home, functions_proxy: str) -> None:
     _answer_when_deployed()
     _fail_custom_resources_at_once()
     _name_unknown_types()
+    _lock_buckets()
     _keep_prefix_lists()
     _name_prefix_lists_as_aws_does()
 
@@ -249,6 +250,23 @@ def _name_unknown_types() -> None:
             ) from error
 
     replace_everywhere(known, validate)
+
+
+def _lock_buckets() -> None:
+    """A bucket's ObjectLockConfiguration counts: MiniStack locks objects, and leaves this property out."""
+
+    def xml(configuration: Json) -> bytes:
+        retention = (configuration.get("Rule") or {}).get("DefaultRetention") or {}
+        settings = "".join(f"<{name}>{value}</{name}>" for name, value in retention.items())
+        rule = f"<Rule><DefaultRetention>{settings}</DefaultRetention></Rule>" if settings else ""
+        enabled = "<ObjectLockEnabled>Enabled</ObjectLockEnabled>"
+        return f"<ObjectLockConfiguration>{enabled}{rule}</ObjectLockConfiguration>".encode()
+
+    def keep(bucket: str) -> None:
+        """S3 never takes Object Lock off a bucket."""
+
+    locks = ("ObjectLockConfiguration", xml, s3._put_object_lock_configuration, keep)
+    provisioners._S3_BUCKET_CONFIGURATIONS += (locks,)
 
 
 def _keep_prefix_lists() -> None:

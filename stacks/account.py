@@ -7,6 +7,7 @@ first (`lambda_src/account_service`), where a CloudFormation resource would fail
 from collections.abc import Mapping
 
 import aws_cdk as cdk
+from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_config as config
 from aws_cdk import aws_events as events
 from aws_cdk import aws_iam as iam
@@ -16,10 +17,13 @@ from catalog.data import Audit
 from catalog.environment import Environment
 from catalog.names import ENVIRONMENT_TAG
 from stacks.base import PlatformStack
+from stacks.constructs.alarms import PlatformAlarm
 from stacks.constructs.function import PlatformFunction
 from stacks.constructs.schedule import Trigger
 
 SECONDS = 120
+
+ADVICE = "trusted-advisor"
 
 RECORDED = (
     "AWS::CloudTrail::Trail",
@@ -261,4 +265,21 @@ class AccountStack(PlatformStack):
             function,
             description="Once a day: Trusted Advisor's findings",
             schedule=events.Schedule.rate(cdk.Duration.days(1)),
+        )
+        PlatformAlarm(
+            self,
+            ADVICE,
+            cloudwatch.Metric(
+                namespace=self.names.metrics_namespace,
+                metric_name="TrustedAdvisorFindings",
+                dimensions_map={"Status": "error"},
+                statistic="Maximum",
+                period=cdk.Duration.days(1),
+            ),
+            description="Ticket: Trusted Advisor recommends action, by its red findings.",
+            runbook=ADVICE,
+            threshold=1,
+            # Until the next day's count nothing is known to have changed.
+            missing=cloudwatch.TreatMissingData.IGNORE,
+            notify=True,
         )

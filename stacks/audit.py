@@ -1,4 +1,6 @@
-"""Who did what: a validated, encrypted CloudTrail trail, with reads and writes of artifacts and payloads."""
+"""Who did what: a validated, encrypted CloudTrail trail, with reads and writes of artifacts and payloads,
+and alarms on what in it cannot wait.
+"""
 
 import aws_cdk as cdk
 from aws_cdk import aws_cloudtrail as cloudtrail
@@ -9,6 +11,7 @@ from constructs import Construct
 from catalog.data import Audit
 from catalog.environment import Environment
 from stacks.base import PlatformStack
+from stacks.constructs.account_alarms import watch_account
 from stacks.constructs.bucket import PlatformBucket
 
 LOCKS = {"governance": s3.ObjectLockRetention.governance, "compliance": s3.ObjectLockRetention.compliance}
@@ -21,6 +24,7 @@ class AuditStack(PlatformStack):
         bucket = self._bucket(audit)
         if audit.config_rules:
             self._receive_from_config(bucket)
+        events = self.log_group("Logs", self.names.log_group("audit"))
         trail = cloudtrail.Trail(
             self,
             "Trail",
@@ -32,8 +36,10 @@ class AuditStack(PlatformStack):
             enable_file_validation=True,
             # Searchable within minutes; the bucket's copy is the one that counts.
             send_to_cloud_watch_logs=True,
-            cloud_watch_log_group=self.log_group("Logs", self.names.log_group("audit")),
+            cloud_watch_log_group=events,
         )
+        if audit.alarms:
+            watch_account(self, events)
         # Through the L1: the L2 has the older form of selectors, which takes functions only one by one.
         resource = trail.node.default_child
         assert isinstance(resource, cloudtrail.CfnTrail)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sns as sns
@@ -12,6 +13,7 @@ from catalog.environment import Environment
 from catalog.model import ModelSpec
 from stacks.base import PlatformStack
 from stacks.constructs import metrics
+from stacks.constructs.account_alarms import WATCHED
 from stacks.constructs.acknowledge import acknowledge
 from stacks.constructs.alarms import PlatformAlarm
 from stacks.constructs.dashboards import add_platform_dashboard
@@ -20,6 +22,7 @@ from stacks.constructs.schedule import DEAD_LETTERS, DeadLetters
 
 API_ERRORS = "api-server-errors"
 THROTTLED = "api-throttled"
+LOST_SOON = "dead-letters-age"
 
 
 class ObservabilityStack(PlatformStack):
@@ -78,7 +81,20 @@ class ObservabilityStack(PlatformStack):
             notify=True,
         )
 
-        add_platform_dashboard(self, models, [API_ERRORS, THROTTLED, DEAD_LETTERS])
+        PlatformAlarm(
+            self,
+            LOST_SOON,
+            metrics.oldest(self.names.resource(DEAD_LETTERS)),
+            description="Ticket: a dead letter has waited ten days; SQS deletes it after fourteen.",
+            runbook=LOST_SOON,
+            threshold=cdk.Duration.days(10).to_seconds(),
+            notify=True,
+        )
+
+        own = [API_ERRORS, THROTTLED, DEAD_LETTERS, LOST_SOON]
+        if environment.audit.trail and environment.audit.alarms:
+            own += WATCHED
+        add_platform_dashboard(self, models, own)
 
     def _watch_throttling(self, access_logs: logs.LogGroup) -> None:
         """API Gateway counts a 429 among all 4XX: only the access log tells them apart."""

@@ -70,9 +70,18 @@ def throttled(names: Names) -> cloudwatch.Metric:
 
 def waiting(queue_name: str) -> cloudwatch.Metric:
     """Messages that lie in a queue, at most, in a minute."""
+    return _of_queue("ApproximateNumberOfMessagesVisible", queue_name)
+
+
+def oldest(queue_name: str) -> cloudwatch.Metric:
+    """For how long the oldest message of a queue has lain there, in seconds."""
+    return _of_queue("ApproximateAgeOfOldestMessage", queue_name)
+
+
+def _of_queue(name: str, queue_name: str) -> cloudwatch.Metric:
     return cloudwatch.Metric(
         namespace="AWS/SQS",
-        metric_name="ApproximateNumberOfMessagesVisible",
+        metric_name=name,
         dimensions_map={"QueueName": queue_name},
         statistic="Maximum",
         period=PERIOD,

@@ -8,8 +8,11 @@ import aws_cdk as cdk
 from aws_cdk.assertions import Template
 
 from app import ROOT
+from catalog.data import Audit
 from catalog.loader import load_platform
 from catalog.model import CpuModel, ModelSpec
+from stacks.account import AccountStack
+from stacks.constructs.account_alarms import WATCHED
 from stacks.constructs.alarms import MAX_CHILDREN
 from stacks.health import HealthStack
 from tests.assembly import Assembly, Resource
@@ -17,7 +20,9 @@ from tests.conftest import ENVIRONMENTS
 
 RUNBOOKS = ROOT / "docs" / "runbooks.md"
 NOTIFY = re.compile(
-    r"inference-\w+-(model-.+-(page|ticket)|api-server-errors|api-throttled|dead-letters|probe-failures)"
+    r"inference-\w+-(model-.+-(page|ticket)|api-server-errors|api-throttled|dead-letters(-age)?|probe-failures|"
+    + "|".join(WATCHED)
+    + ")"
 )
 
 
@@ -33,12 +38,17 @@ def sections() -> set[str]:
 def test_every_alarm_links_to_a_section_and_every_section_to_an_alarm(
     synthesize: Callable[[str], Assembly],
 ) -> None:
+    every = [alarm.properties for name in ENVIRONMENTS for alarm in alarms(synthesize(name))]
+    # Off in every environment of the repository.
+    prod = load_platform(ROOT, "prod").environment
+    advised = prod.model_copy(update={"audit": Audit(trusted_advisor=True)})
+    template = Template.from_stack(AccountStack(cdk.App(), advised))
+    every += [alarm["Properties"] for alarm in template.find_resources("AWS::CloudWatch::Alarm").values()]
     linked = set()
-    for environment in ENVIRONMENTS:
-        for alarm in alarms(synthesize(environment)):
-            link = re.search(r" Runbook: (\S+)#([a-z0-9-]+)$", alarm.properties["AlarmDescription"])
-            assert link, alarm.properties["AlarmName"]
-            linked.add(link[2])
+    for alarm in every:
+        link = re.search(r" Runbook: (\S+)#([a-z0-9-]+)$", alarm["AlarmDescription"])
+        assert link, alarm["AlarmName"]
+        linked.add(link[2])
     assert linked == sections()
 
 

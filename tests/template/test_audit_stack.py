@@ -14,8 +14,10 @@ from app import ROOT
 from catalog.data import Audit, ObjectLock
 from catalog.environment import Environment
 from catalog.loader import load_environment
+from local_aws import filter_patterns
 from stacks.account import AccountStack
 from stacks.audit import AuditStack
+from stacks.constructs.account_alarms import WATCHED
 from stacks.keys import KeysStack
 from tests.assembly import NAG_PACKS, Assembly
 
@@ -30,6 +32,15 @@ EVERYTHING = Audit(
     access_analyzer=True,
     trusted_advisor=True,
 )
+
+
+SIGN_IN = {
+    "eventName": "ConsoleLogin",
+    "userIdentity": {"type": "IAMUser"},
+    "responseElements": {"ConsoleLogin": "Success"},
+}
+CHANGE = {"readOnly": False, "sourceIPAddress": "192.0.2.1", "eventName": "Change"}
+DEPLOYED = {"readOnly": False, "sourceIPAddress": "cloudformation.amazonaws.com"}
 
 
 def prod_with(audit: Audit) -> Environment:
@@ -129,7 +140,8 @@ def test_config_may_deliver_and_encrypt_only_where_its_rules_are_wanted(
             prod.templates["inference-prod-keys"]["Resources"],
         ),
     ):
-        assert ("config.amazonaws.com" in json.dumps(audit)) == wanted
+        policies = [each for each in audit.values() if each["Type"] == "AWS::S3::BucketPolicy"]
+        assert ("config.amazonaws.com" in json.dumps(policies)) == wanted
         assert ("config.amazonaws.com" in json.dumps(keys)) == wanted
 
 
@@ -160,3 +172,66 @@ def test_the_trail_covers_every_region_is_validated_and_records_what_is_asked_fo
         objects = json.dumps(fields[0]["resources.ARN"]["StartsWith"])
         assert "inference-prod-models-" in objects
         assert "inference-prod-data-" in objects
+
+
+def test_the_trail_counts_what_somebody_should_hear_of(prod: Assembly) -> None:
+    resources = prod.templates["inference-prod-audit"]["Resources"].values()
+    filters = [each["Properties"] for each in resources if each["Type"] == "AWS::Logs::MetricFilter"]
+    alarms = [each["Properties"] for each in resources if each["Type"] == "AWS::CloudWatch::Alarm"]
+    counted = {each["MetricTransformations"][0]["MetricName"] for each in filters}
+    assert counted == {alarm["MetricName"] for alarm in alarms}
+    assert len(filters) == len(alarms) == len(WATCHED)
+    for each in filters:
+        assert len(each["FilterPattern"]) <= 1024  # PutMetricFilter
+
+
+@pytest.mark.parametrize(
+    ("name", "event", "rings"),
+    [
+        ("root-use", {"userIdentity": {"type": "Root"}, "eventType": "AwsApiCall"}, True),
+        ("root-use", {"userIdentity": {"type": "Root", "invokedBy": "x"}, "eventType": "AwsApiCall"}, False),
+        ("root-use", {"userIdentity": {"type": "AssumedRole"}, "eventType": "AwsApiCall"}, False),
+        ("refused-calls", {"errorCode": "AccessDenied"}, True),
+        ("refused-calls", {"errorCode": "Client.UnauthorizedOperation"}, True),
+        ("refused-calls", {"errorCode": "ThrottlingException"}, False),
+        ("sign-in-without-mfa", SIGN_IN | {"additionalEventData": {"MFAUsed": "No"}}, True),
+        ("sign-in-without-mfa", SIGN_IN | {"additionalEventData": {"MFAUsed": "Yes"}}, False),
+        ("failed-sign-ins", SIGN_IN | {"errorMessage": "Failed authentication"}, True),
+        ("failed-sign-ins", SIGN_IN, False),
+        ("key-deletion", CHANGE | {"eventSource": "kms.amazonaws.com", "eventName": "DisableKey"}, True),
+        ("key-deletion", CHANGE | {"eventSource": "kms.amazonaws.com", "eventName": "EnableKey"}, False),
+        (
+            "trail-changes",
+            CHANGE | {"eventSource": "cloudtrail.amazonaws.com", "eventName": "StopLogging"},
+            True,
+        ),
+        ("iam-changes", CHANGE | {"eventSource": "iam.amazonaws.com", "eventName": "AttachRolePolicy"}, True),
+        ("iam-changes", DEPLOYED | {"eventSource": "iam.amazonaws.com", "eventName": "PutRolePolicy"}, False),
+        ("iam-changes", CHANGE | {"eventSource": "iam.amazonaws.com", "readOnly": True}, False),
+        (
+            "bucket-changes",
+            CHANGE | {"eventSource": "s3.amazonaws.com", "eventName": "PutBucketPolicy"},
+            True,
+        ),
+        (
+            "bucket-changes",
+            DEPLOYED | {"eventSource": "s3.amazonaws.com", "eventName": "PutBucketPolicy"},
+            False,
+        ),
+        ("network-changes", CHANGE | {"eventSource": "ec2.amazonaws.com", "eventName": "CreateRoute"}, True),
+        (
+            "network-changes",
+            CHANGE | {"eventSource": "ec2.amazonaws.com", "eventName": "RunInstances"},
+            False,
+        ),
+        (
+            "recorder-changes",
+            CHANGE | {"eventSource": "config.amazonaws.com", "eventName": "StopConfigurationRecorder"},
+            True,
+        ),
+    ],
+)
+def test_each_pattern_finds_its_events_and_leaves_deployments_alone(
+    name: str, event: dict[str, Any], rings: bool
+) -> None:
+    assert filter_patterns.matcher(WATCHED[name].pattern)(json.dumps(event)) == rings
