@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from ministack import app
-from ministack.core import iam_actions, responses, router
+from ministack.core import iam_actions, iam_evaluator, responses, router
 from ministack.core.iam_evaluator import resolve_caller_identity
 from ministack.services import cloudtrail, iam
 
@@ -100,9 +100,8 @@ def _record_call(
         action = iam_actions.extract_iam_action(service, method, path, headers, body, query)
         name = action.partition(":")[2] if action else name
     key = router.extract_access_key_id(headers, query) or ""
-    caller = resolve_caller_identity(key)
     _record(
-        _identity(caller["userArn"] if caller else "", key),
+        _identity(_caller(key), key),
         source=iam_actions.SERVICE_TO_IAM_NAMESPACE.get(service, service),
         name=name,
         read_only=cloudtrail._is_readonly(method, name),
@@ -111,6 +110,14 @@ def _record_call(
         userAgent=headers.get("user-agent", ""),
         requestID=request_id,
     )
+
+
+def _caller(key: str) -> str:
+    """The ARN of whose access key this is; nobody's is empty."""
+    if iam_evaluator.is_root_access_key(key):
+        return f"arn:aws:iam::{responses.get_account_id()}:root"
+    caller = resolve_caller_identity(key)
+    return str(caller["userArn"]) if caller else ""
 
 
 def _record(

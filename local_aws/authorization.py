@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qs
 
 from ministack import app
 from ministack.core import iam_actions, iam_evaluator
@@ -76,6 +77,7 @@ def install() -> None:
     takes_also("ssm", _other_parameters)
     _leave_unknown_routes_to_the_gateway()
     _say_which_key_encrypts_an_upload()
+    _say_whose_role_is_service_linked()
 
 
 def takes_also(service: str, rights: FurtherRights) -> None:
@@ -216,3 +218,28 @@ def _say_which_key_encrypts_an_upload() -> None:
         return {**context, f"s3:{header}": key} if key and action == "s3:PutObject" else context
 
     iam_actions.s3_service_context = s3_service_context
+
+
+def _say_whose_role_is_service_linked() -> None:
+    """The resource and the condition key of CreateServiceLinkedRole; MiniStack has neither.
+
+    docs.aws.amazon.com/IAM/latest/UserGuide/using-service-linked-roles.html#service-linked-role-permissions
+    """
+    known = iam_actions.request_tag_context
+
+    def service(body: bytes) -> str:
+        form = parse_qs(body.decode("latin-1"))
+        named = form.get("AWSServiceName") if form.get("Action") == ["CreateServiceLinkedRole"] else None
+        return named[0] if named else ""
+
+    def resource(arn: str, headers: Json, body: bytes, query: Json, region: str, account: str) -> str:
+        named = service(body)
+        return f"arn:aws:iam::{account}:role/aws-service-role/{named}/AWSServiceRole" if named else arn
+
+    def context(name: str, action: str, body: bytes, parameters: Json) -> Json:
+        found: Json = known(name, action, body, parameters)
+        named = service(body) if name == "iam" else ""
+        return {**found, "iam:AWSServiceName": named} if named else found
+
+    registry.refine("iam", resource)
+    iam_actions.request_tag_context = context

@@ -22,9 +22,11 @@ from local_aws import (
     registry,
     remembered,
     resource_types,
+    trails,
     xray,
 )
-from local_aws.enforcement import deliveries, encryption, functions, network, pass_role, trails
+from local_aws.enforcement import deliveries, encryption, functions, network, pass_role
+from local_aws.enforcement import trails as trail_rights
 from local_aws.insights import service as insights
 from local_aws.sagemaker import install as sagemaker
 from local_aws.state import Home
@@ -36,6 +38,7 @@ def install(home: Home) -> None:
     registry.install()
     absent.install()
     audit.install()
+    trails.install()
     authorization.install()
     network.install()
     parameter_events.install()
@@ -56,7 +59,7 @@ def install(home: Home) -> None:
     functions.install()
     deliveries.install()
     pass_role.install()
-    trails.install()
+    trail_rights.install()
 
 
 async def run() -> None:

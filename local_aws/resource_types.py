@@ -6,6 +6,8 @@ remember, is said type by type in docs/embedded-aws.md.
 
 from __future__ import annotations
 
+import uuid
+
 from local_aws import api
 from local_aws.cloudformation import Created, ResourceType, register
 from local_aws.wire import Json
@@ -22,6 +24,9 @@ def install() -> None:
         WAF_LOGGING,
         QUERY,
         COMPOSITE_ALARM,
+        CONFIG_RULE,
+        IDENTITY_PROVIDER,
+        LOGIN_PAGES,
     ):
         register(kind)
 
@@ -74,8 +79,6 @@ def _configure_trail(name: str, properties: Json) -> Created:
 
 def _create_trail(name: str, properties: Json) -> Created:
     api.call("cloudtrail", "CreateTrail", {"Name": name, **_trail_settings(properties)})
-    # MiniStack's CreateTrail leaves out some settings that its UpdateTrail keeps.
-    api.call("cloudtrail", "UpdateTrail", {"Name": name, **_trail_settings(properties)})
     return _configure_trail(name, properties)
 
 
@@ -328,6 +331,86 @@ COMPOSITE_ALARM = ResourceType(
     longest_name=255,
     properties=("AlarmName", *_COMPOSITE, "Tags"),
     replaced_by=("AlarmName",),
+)
+
+
+# AWS::Config::ConfigRule
+
+_CONFIG_RULE = ("Description", "Source", "Scope", "InputParameters", "MaximumExecutionFrequency")
+
+
+def _put_config_rule(name: str, properties: Json) -> Created:
+    # Without a recorder AWS Config takes no rule.
+    if not api.call("config", "DescribeConfigurationRecorders", {})["ConfigurationRecorders"]:
+        raise ValueError("NoAvailableConfigurationRecorderException: there is no configuration recorder.")
+    api.call(
+        "config",
+        "PutConfigRule",
+        {"ConfigRule": {"ConfigRuleName": name, **_only(properties, *_CONFIG_RULE)}},
+    )
+    [rule] = api.call("config", "DescribeConfigRules", {"ConfigRuleNames": [name]})["ConfigRules"]
+    return name, {"Arn": rule["ConfigRuleArn"], "ConfigRuleId": rule["ConfigRuleId"]}
+
+
+CONFIG_RULE = ResourceType(
+    "AWS::Config::ConfigRule",
+    create=_put_config_rule,
+    update=lambda physical_id, before, after: _put_config_rule(physical_id, after),
+    delete=lambda physical_id, properties: _call("config", "DeleteConfigRule", ConfigRuleName=physical_id),
+    name_property="ConfigRuleName",
+    longest_name=128,
+    properties=("ConfigRuleName", *_CONFIG_RULE),
+    replaced_by=("ConfigRuleName",),
+)
+
+
+# AWS::Cognito::UserPoolIdentityProvider
+
+_PROVIDER = ("ProviderDetails", "AttributeMapping", "IdpIdentifiers")
+
+
+def _create_identity_provider(name: str, properties: Json) -> Created:
+    request = _only(properties, "UserPoolId", "ProviderName", "ProviderType", *_PROVIDER)
+    api.call("cognito-idp", "CreateIdentityProvider", request)
+    return properties["ProviderName"], {}
+
+
+def _update_identity_provider(physical_id: str, before: Json, after: Json) -> Created:
+    api.call(
+        "cognito-idp",
+        "UpdateIdentityProvider",
+        _only(after, "UserPoolId", *_PROVIDER) | {"ProviderName": physical_id},
+    )
+    return physical_id, {}
+
+
+IDENTITY_PROVIDER = ResourceType(
+    "AWS::Cognito::UserPoolIdentityProvider",
+    create=_create_identity_provider,
+    update=_update_identity_provider,
+    delete=lambda physical_id, properties: _call(
+        "cognito-idp",
+        "DeleteIdentityProvider",
+        UserPoolId=properties["UserPoolId"],
+        ProviderName=physical_id,
+    ),
+    properties=("UserPoolId", "ProviderName", "ProviderType", *_PROVIDER),
+    replaced_by=("UserPoolId", "ProviderName", "ProviderType"),
+)
+
+
+# AWS::Cognito::ManagedLoginBranding
+
+_BRANDING = ("UserPoolId", "ClientId", "UseCognitoProvidedValues", "Settings", "Assets")
+
+LOGIN_PAGES = ResourceType(
+    "AWS::Cognito::ManagedLoginBranding",
+    create=lambda name, properties: (f"{properties['UserPoolId']}|{uuid.uuid4()}", {}),
+    update=lambda physical_id, before, after: (physical_id, {}),
+    # The login pages look as MiniStack draws them.
+    delete=lambda physical_id, properties: None,
+    properties=_BRANDING,
+    replaced_by=("UserPoolId", "ClientId"),
 )
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from ministack.core.responses import request_scope
 from ministack.services import cloudtrail, cloudwatch_logs, s3
 
-from local_aws.wire import Json
+from local_aws.wire import Json, Response
 
 DELIVERY = 3.0
 """Seconds between two objects of a trail, at most with events in between; about five minutes on AWS."""
@@ -27,6 +27,19 @@ _UNRECORDED = {"PutLogEvents", "PutMetricData", "PutTraceSegments", "PutTelemetr
 
 _waiting: dict[str, tuple[float, list[Json]]] = {}
 """ARN of a trail -> when the first event of its next object came, and those events."""
+
+
+def install() -> None:
+    """Let CreateTrail keep every setting: MiniStack's UpdateTrail does, and its CreateTrail some only."""
+    known = cloudtrail._DISPATCH["CreateTrail"]
+
+    def create_trail(request: Json) -> Response:
+        created: Response = known(request)
+        if created[0] == 200:
+            cloudtrail._DISPATCH["UpdateTrail"](request)
+        return created
+
+    cloudtrail._DISPATCH["CreateTrail"] = create_trail
 
 
 def deliver(event: Json, resources: list[Json]) -> None:

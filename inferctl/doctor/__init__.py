@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from inferctl.doctor import account, images, network, prices, quotas
+from inferctl.doctor import account, images, network, prices, quotas, singletons
 from inferctl.doctor.preflight import FAILED, UNKNOWN, Finding, Preflight
 from inferctl.environment import is_refusal
 
@@ -32,6 +32,11 @@ CHECKS: dict[str, Check] = {
     "existing VPC": network.existing_vpc,
     "API logging role": account.logging_role,
     "trails": account.trails,
+    "GuardDuty": singletons.guard_duty,
+    "Inspector": singletons.inspector,
+    "AWS Config": singletons.config_recorder,
+    "Access Analyzer": singletons.access_analyzer,
+    "Trusted Advisor": singletons.trusted_advisor,
     "price": prices.prices,
 }
 """Name -> check, in the order of the report; a check that does not concern the environment finds nothing."""

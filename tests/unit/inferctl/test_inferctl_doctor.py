@@ -188,10 +188,10 @@ def test_an_account_that_has_everything_is_ready() -> None:
 
 
 def test_the_doctor_only_reads() -> None:
-    account = Account()
-    examine(account)
+    account = watching()
+    examine(account, config(audit=WATCHED))
     assert account.calls
-    assert not [call for call in account.calls if not re.match(r"[\w-]+\.(Get|List|Describe)", call)]
+    assert not [call for call in account.calls if not re.match(r"[\w-]+\.(Batch)?(Get|List|Describe)", call)]
 
 
 def test_another_account_than_the_environments_is_asked_nothing_else() -> None:
@@ -309,6 +309,68 @@ def test_the_regions_one_logging_role_is_neither_missing_nor_taken_away(
     assert finding.state == state
     if state != "ok":
         assert f"api.log_role: {'false' if ours else 'true'} in config/prod.yaml" in finding.remedy
+
+
+WATCHED = {
+    "guard_duty": True,
+    "inspector": ["ecr", "lambda"],
+    "config_rules": True,
+    "access_analyzer": True,
+    "trusted_advisor": True,
+}
+RECORDER: dict[str, Answer] = {
+    "config.DescribeConfigurationRecorders": {"ConfigurationRecorders": [{"name": "default"}]}
+}
+
+
+def scan(status: str) -> dict[str, str]:
+    return {"status": status, "errorCode": "ALREADY_ENABLED", "errorMessage": "none"}
+
+
+def watching(answers: dict[str, Answer] | None = None) -> Account:
+    """An account that has none of these, unless `answers` say otherwise."""
+    scans = {"ec2": scan("DISABLED"), "ecr": scan("DISABLED"), "lambda": scan("ENABLED")}
+    none: dict[str, Answer] = {
+        "guardduty.ListDetectors": {"DetectorIds": []},
+        "inspector2.BatchGetAccountStatus": {
+            "accounts": [{"accountId": ACCOUNT, "state": scan("ENABLED"), "resourceState": scans}]
+        },
+        "config.DescribeConfigurationRecorders": {"ConfigurationRecorders": []},
+        "config.DescribeConfigurationRecorderStatus": {"ConfigurationRecordersStatus": []},
+        "accessanalyzer.ListAnalyzers": {"analyzers": []},
+        "trustedadvisor.ListRecommendations": {"recommendationSummaries": []},
+    }
+    return Account(none | (answers or {}))
+
+
+def watched(answers: dict[str, Answer]) -> dict[str, doctor.Finding]:
+    return examine(watching(answers), config(audit=WATCHED))
+
+
+def test_what_an_account_has_once_is_told_where_config_asks_for_it() -> None:
+    findings = watched({"guardduty.ListDetectors": {"DetectorIds": ["d1"]}})
+    assert findings["GuardDuty"].found == "d1 is there already, and stays as it is"
+    assert findings["Inspector"].found == "lambda is there already, and stays as it is"
+    assert findings["AWS Config"].found == "made by the deployment"
+    assert findings["Access Analyzer"].found == "made by the deployment"
+    assert {finding.state for finding in findings.values()} == {"ok"}
+    assert (
+        not {"GuardDuty", "Inspector", "AWS Config", "Access Analyzer", "Trusted Advisor"}
+        & examine(Account()).keys()
+    )
+
+
+@pytest.mark.parametrize(("recording", "state"), [(True, "ok"), (False, "warning")])
+def test_a_recorder_that_stands_still_is_a_warning(recording: bool, state: str) -> None:
+    status = {"ConfigurationRecordersStatus": [{"name": "default", "recording": recording}]}
+    finding = watched(RECORDER | {"config.DescribeConfigurationRecorderStatus": status})["AWS Config"]
+    assert finding.state == state
+    assert ("start-configuration-recorder" in finding.remedy) == (not recording)
+
+
+def test_without_a_support_plan_trusted_advisor_is_unknown() -> None:
+    without = refused("AccessDeniedException", "ListRecommendations")
+    assert watched({"trustedadvisor.ListRecommendations": without})["Trusted Advisor"].state == "unknown"
 
 
 class TestImages:
@@ -466,9 +528,11 @@ def test_the_documented_rights_are_those_of_the_calls_that_are_made() -> None:
         }
     )
     examine(made)
-    prefixes = {"service-quotas": "servicequotas"}
+    watches = watching()
+    examine(watches, config(audit=WATCHED))
+    prefixes = {"service-quotas": "servicequotas", "accessanalyzer": "access-analyzer"}
     needed = set()
-    for call in account.calls | made.calls:
+    for call in account.calls | made.calls | watches.calls:
         service, _, operation = call.partition(".")
         if service == "apigateway":
             needed.add("apigateway:GET")
