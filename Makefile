@@ -123,10 +123,6 @@ lint: setup ## Formatting, lint and types
 test: setup checkov ## Run every test
 	@$(BIN)/pytest -n logical --dist loadscope --no-loadscope-reorder
 
-.PHONY: test-transitions
-test-transitions: setup ## Deploy one catalog over another while clients call (minutes; not part of `make test` yet)
-	@$(BIN)/pytest -m transitions tests/integration/platform/test_transitions.py
-
 .PHONY: conformance
 conformance: setup build/clients/.installed ## Let tritonclient and the KServe client ask the server and the platform
 	@$(BIN)/pytest -m conformance tests/conformance

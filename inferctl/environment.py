@@ -154,7 +154,8 @@ def embedded(state: local_aws.State) -> Aws:
         aws_secret_access_key=state.secret_access_key,
         region_name=state.region,
     )
-    config = Config(proxies={}, connect_timeout=5, retries={"max_attempts": 2})
+    # It answers stack operations when they are done, on a machine that may have other things to do.
+    config = Config(proxies={}, connect_timeout=5, read_timeout=180, retries={"max_attempts": 2})
     return Aws(session, {"endpoint_url": state.endpoint, "verify": state.ca_bundle, "config": config})
 
 
