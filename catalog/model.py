@@ -171,6 +171,29 @@ class Scaling(Section):
         return value
 
 
+class Release(Section):
+    """How traffic moves to a new version, while the model's alarms can turn it back."""
+
+    canary_percent: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=50,
+            description="Share of the traffic, in percent, that the new version gets first. 0: all of it at "
+            "once, and a rollback then undoes it for all.",
+        ),
+    ] = 0
+    bake_minutes: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=60,
+            description="Minutes for which the model's alarms are watched after each shift of traffic; one "
+            "that rings brings the old version back. CloudWatch needs some three to notice.",
+        ),
+    ] = 5
+
+
 class Limits(Section):
     """What a client may send."""
 
@@ -283,6 +306,7 @@ class _Model(Section):
     access: Annotated[Access, Field(description="Who may call the model.")] = Access()
     slo: Annotated[Slo, Field(description="What callers are promised.")] = Slo()
     capture: Annotated[Capture, Field(description="Which requests and answers are kept.")] = Capture()
+    release: Annotated[Release, Field(description="How traffic moves to a new version.")] = Release()
 
 
 class CpuModel(_Model):

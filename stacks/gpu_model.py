@@ -169,7 +169,7 @@ class GpuModelStack(ModelStack):
     def _endpoint(
         self, config: sagemaker.CfnEndpointConfig, alarms: Sequence[cloudwatch.Alarm]
     ) -> sagemaker.CfnEndpoint:
-        property_ = sagemaker.CfnEndpoint
+        property_, bake = sagemaker.CfnEndpoint, 60 * self.spec.release.bake_minutes
         return sagemaker.CfnEndpoint(
             self,
             "Endpoint",
@@ -180,16 +180,26 @@ class GpuModelStack(ModelStack):
             retain_all_variant_properties=True,
             deployment_config=property_.DeploymentConfigProperty(
                 blue_green_update_policy=property_.BlueGreenUpdatePolicyProperty(
-                    traffic_routing_configuration=property_.TrafficRoutingConfigProperty(
-                        type="ALL_AT_ONCE", wait_interval_in_seconds=300
-                    ),
+                    traffic_routing_configuration=self._shift(bake),
                     termination_wait_in_seconds=60,
-                    maximum_execution_timeout_in_seconds=3600,
+                    # Start, bake twice, and drain.
+                    maximum_execution_timeout_in_seconds=max(
+                        3600, self.gpu.startup_timeout_seconds + 2 * bake + 1200
+                    ),
                 ),
                 auto_rollback_configuration=property_.AutoRollbackConfigProperty(
                     alarms=[property_.AlarmProperty(alarm_name=alarm.alarm_name) for alarm in alarms]
                 ),
             ),
+        )
+
+    def _shift(self, bake_seconds: int) -> sagemaker.CfnEndpoint.TrafficRoutingConfigProperty:
+        percent, property_ = self.spec.release.canary_percent, sagemaker.CfnEndpoint
+        canary = property_.CapacitySizeProperty(type="CAPACITY_PERCENT", value=percent) if percent else None
+        return property_.TrafficRoutingConfigProperty(
+            type="CANARY" if canary else "ALL_AT_ONCE",
+            canary_size=canary,
+            wait_interval_in_seconds=bake_seconds,
         )
 
     def _scale(self, endpoint: sagemaker.CfnEndpoint) -> None:

@@ -1,6 +1,7 @@
 """What a model's stack promises: on GPU scaled over zones, on CPU behind an alias; what is live is state."""
 
 from collections.abc import Callable
+from typing import Any
 
 import aws_cdk as cdk
 import pytest
@@ -37,6 +38,30 @@ def test_gpu_endpoint_rolls_back_on_alarms_of_its_own_stack(prod: Assembly) -> N
     assert endpoint["RetainAllVariantProperties"] is True
     for alarm in (one for one in prod.resources("AWS::CloudWatch::Alarm") if one.logical_id in own):
         assert alarm.properties["TreatMissingData"] == "notBreaching", alarm.logical_id
+
+
+@pytest.mark.parametrize(
+    ("release", "routing"),
+    [
+        ({}, {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": 300}),
+        (
+            {"canary_percent": 10, "bake_minutes": 60},
+            {
+                "Type": "CANARY",
+                "CanarySize": {"Type": "CAPACITY_PERCENT", "Value": 10},
+                "WaitIntervalInSeconds": 3600,
+            },
+        ),
+    ],
+)
+def test_gpu_endpoint_shifts_traffic_as_the_release_section_says(
+    gpu_stack: Callable[..., Template], release: dict[str, int], routing: dict[str, Any]
+) -> None:
+    [endpoint] = gpu_stack(release=release).find_resources("AWS::SageMaker::Endpoint").values()
+    policy = endpoint["Properties"]["DeploymentConfig"]["BlueGreenUpdatePolicy"]
+    assert policy["TrafficRoutingConfiguration"] == routing
+    # A deployment that SageMaker gives up while it bakes is a rollback that nobody asked for.
+    assert policy["MaximumExecutionTimeoutInSeconds"] > 2 * routing["WaitIntervalInSeconds"] + 600
 
 
 def test_both_targets_serve_the_live_version_by_parameter(prod: Assembly) -> None:
@@ -103,8 +128,8 @@ def test_a_model_that_moves_can_have_both_stacks_at_once(prod_environment: Envir
 
 
 @pytest.fixture
-def gpu_stack(prod_environment: Environment) -> Callable[[str], Template]:
-    def synthesize(instance_type: str) -> Template:
+def gpu_stack(prod_environment: Environment) -> Callable[..., Template]:
+    def synthesize(instance_type: str = "ml.g5.xlarge", **sections: Any) -> Template:
         spec = GpuModel.model_validate(
             {
                 "name": "example-model",
@@ -113,6 +138,7 @@ def gpu_stack(prod_environment: Environment) -> Callable[[str], Template]:
                 "version": "1.0.0",
                 "target": "gpu",
                 "gpu": {"instance_type": instance_type},
+                **sections,
             }
         )
         return Template.from_stack(GpuModelStack(cdk.App(), prod_environment, spec))
@@ -136,7 +162,7 @@ def prod_environment() -> Environment:
     )
 
 
-def test_volume_key_is_left_out_where_the_instance_has_nvme(gpu_stack: Callable[[str], Template]) -> None:
+def test_volume_key_is_left_out_where_the_instance_has_nvme(gpu_stack: Callable[..., Template]) -> None:
     gpu_stack("ml.g5.xlarge").has_resource_properties(
         "AWS::SageMaker::EndpointConfig", {"KmsKeyId": Match.absent()}
     )
@@ -146,7 +172,7 @@ def test_volume_key_is_left_out_where_the_instance_has_nvme(gpu_stack: Callable[
 
 
 def test_a_given_image_is_the_only_repository_that_may_be_pulled(
-    gpu_stack: Callable[[str], Template],
+    gpu_stack: Callable[..., Template],
 ) -> None:
     gpu_stack("ml.g5.xlarge").has_resource_properties(
         "AWS::IAM::Policy",
