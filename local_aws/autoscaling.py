@@ -1,7 +1,7 @@
-"""Application Auto Scaling: scalable targets and their policies are remembered and checked, never acted upon.
+"""Application Auto Scaling: scalable targets and their policies.
 
-A laptop has no instances to add. What is real: a SageMaker variant must exist to be registered, and while it
-is, its instance type cannot be changed (`is_registered`), as on AWS.
+Those of inference components are acted upon (`autoscaler`). Those of production variants are remembered and
+checked: a variant must exist to be registered, and while it is, its instance type cannot be changed.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 import datetime
 import re
 import uuid
-from dataclasses import dataclass, field
 
 from ministack.core import responses
-from ministack.core.responses import AccountRegionScopedDict
 
-from local_aws import api
+from local_aws import api, autoscaler
+from local_aws.autoscaler import Key, Target, targets
 from local_aws.cloudformation import Created, ResourceType, register
 from local_aws.registry import Service
 from local_aws.registry import register as register_service
@@ -25,22 +24,8 @@ from local_aws.wire import Json, JsonService, ServiceError, validation_error
 SERVICE = "application-autoscaling"
 _VARIANT = re.compile(r"endpoint/([^/]+)/variant/([^/]+)")
 
-Key = tuple[str, str, str]  # service namespace, resource id, scalable dimension
 
-
-@dataclass
-class Target:
-    """A scalable target, as DescribeScalableTargets lists it, and its policies by name."""
-
-    described: Json
-    policies: dict[str, Json] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
-
-
-_targets = AccountRegionScopedDict()  # Key -> Target
-
-
-def install() -> None:
+def install(sagemaker: JsonService) -> None:
     service = JsonService(
         SERVICE,
         {
@@ -51,7 +36,7 @@ def install() -> None:
             "DescribeScalingPolicies": _describe_policies,
             "DeleteScalingPolicy": _delete_policy,
             "DescribeScheduledActions": lambda request: {"ScheduledActions": []},
-            "DescribeScalingActivities": lambda request: {"ScalingActivities": []},
+            "DescribeScalingActivities": _describe_activities,
         },
     )
     register_service(
@@ -66,12 +51,13 @@ def install() -> None:
     )
     register(SCALABLE_TARGET)
     register(SCALING_POLICY)
+    autoscaler.install(sagemaker)
 
 
 def registered_variants(account: str, region: str, endpoint: str) -> set[str]:
     """The variants of an endpoint that are scalable targets now."""
     with responses.request_scope(account, region):
-        named = [_VARIANT.fullmatch(key[1]) for key in _targets if key[0] == "sagemaker"]
+        named = [_VARIANT.fullmatch(key[1]) for key in targets if key[0] == "sagemaker"]
     return {match[2] for match in named if match and match[1].lower() == endpoint.lower()}
 
 
@@ -86,7 +72,7 @@ def _arn(key: Key) -> str:
 
 
 def _find(request: Json) -> Target:
-    target: Target | None = _targets.get(_key(request))
+    target: Target | None = targets.get(_key(request))
     if target is None:
         raise ServiceError(
             "ObjectNotFoundException",
@@ -99,7 +85,7 @@ def _find(request: Json) -> Target:
 def _register(request: Json) -> Json:
     key = _key(request)
     _check_resource(key)
-    known: Target | None = _targets.get(key)
+    known: Target | None = targets.get(key)
     if known is None and not {"MinCapacity", "MaxCapacity"} <= request.keys():
         raise validation_error("MinCapacity and MaxCapacity are needed to register a scalable target.")
     before = known.described if known else {"CreationTime": datetime.datetime.now(datetime.UTC)}
@@ -128,7 +114,7 @@ def _register(request: Json) -> Json:
     target = known or Target(described)
     target.described = described
     target.tags.update(request.get("Tags") or {})
-    _targets[key] = target
+    targets[key] = target
     return {"ScalableTargetARN": described["ScalableTargetARN"]}
 
 
@@ -136,10 +122,14 @@ def _check_resource(key: Key) -> None:
     namespace, resource, dimension = key
     if namespace != "sagemaker":
         return
+    if autoscaler.acts_on(key):
+        autoscaler.component(key)
+        return
     match = _VARIANT.fullmatch(resource)
     if dimension != "sagemaker:variant:DesiredInstanceCount" or match is None:
         raise validation_error(
-            f"Only sagemaker:variant:DesiredInstanceCount of endpoint/<name>/variant/<name> is known here, "
+            f"Only sagemaker:variant:DesiredInstanceCount of endpoint/<name>/variant/<name> and "
+            f"{autoscaler.DIMENSION} of {autoscaler.PREFIX}<name> are known here, "
             f"not {dimension} of {resource}."
         )
     endpoint = resources.of(Scope.current()).endpoints.get(match[1].lower())
@@ -160,7 +150,7 @@ def _describe_targets(request: Json) -> Json:
     wanted = request.get("ResourceIds")
     found = [
         target.described
-        for key, target in _targets.items()
+        for key, target in targets.items()
         if key[0] == request["ServiceNamespace"]
         and (not wanted or key[1] in wanted)
         and request.get("ScalableDimension") in (None, key[2])
@@ -170,7 +160,7 @@ def _describe_targets(request: Json) -> Json:
 
 def _deregister(request: Json) -> Json:
     _find(request)
-    del _targets[_key(request)]
+    del targets[_key(request)]
     return {}
 
 
@@ -181,6 +171,8 @@ def _put_policy(request: Json) -> Json:
     configuration = f"{kind}PolicyConfiguration"
     if configuration not in request:
         raise validation_error(f"{configuration} must be given for a policy of type {kind}.")
+    if autoscaler.acts_on(_key(request)):
+        autoscaler.check_policy(request)
     arn = before.get("PolicyARN") or (
         f"arn:aws:autoscaling:{responses.get_region()}:{responses.get_account_id()}:scalingPolicy:{uuid.uuid4()}:"
         f"resource/{request['ServiceNamespace']}/{request['ResourceId']}:policyName/{name}"
@@ -201,7 +193,7 @@ def _describe_policies(request: Json) -> Json:
     names = request.get("PolicyNames")
     found = [
         policy
-        for key, target in _targets.items()
+        for key, target in targets.items()
         for policy in target.policies.values()
         if key[0] == request["ServiceNamespace"]
         and request.get("ResourceId") in (None, key[1])
@@ -209,6 +201,18 @@ def _describe_policies(request: Json) -> Json:
         and (not names or policy["PolicyName"] in names)
     ]
     return {"ScalingPolicies": found}
+
+
+def _describe_activities(request: Json) -> Json:
+    found = [
+        activity
+        for key, target in targets.items()
+        for activity in target.activities
+        if key[0] == request["ServiceNamespace"]
+        and request.get("ResourceId") in (None, key[1])
+        and request.get("ScalableDimension") in (None, key[2])
+    ]
+    return {"ScalingActivities": found}
 
 
 def _delete_policy(request: Json) -> Json:

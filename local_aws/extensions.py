@@ -9,6 +9,7 @@ from local_aws import (
     alarms,
     audit,
     authorization,
+    autoscaler,
     autoscaling,
     cloudformation,
     embedded_metrics,
@@ -43,8 +44,8 @@ def install(home: Home) -> None:
     network.install()
     parameter_events.install()
     cloudformation.install()
-    sagemaker.install(home, scalable_variants=autoscaling.registered_variants)
-    autoscaling.install()
+    served = sagemaker.install(home, scalable_variants=autoscaling.registered_variants)
+    autoscaling.install(served)
     remembered.install()
     resource_types.install()
     alarms.install()
@@ -64,7 +65,7 @@ def install(home: Home) -> None:
 
 async def run() -> None:
     """What goes on in the background while the server runs."""
-    await asyncio.gather(alarms.run(), public_names.run())
+    await asyncio.gather(alarms.run(), autoscaler.run(), public_names.run())
 
 
 async def shutdown() -> None:

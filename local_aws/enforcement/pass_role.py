@@ -22,7 +22,10 @@ PASSED: dict[str, dict[str, tuple[str, str]]] = {
         "lambda:CreateFunction": ("Role", "lambda.amazonaws.com"),
         "lambda:UpdateFunctionConfiguration": ("Role", "lambda.amazonaws.com"),
     },
-    "sagemaker": {"sagemaker:CreateModel": ("ExecutionRoleArn", "sagemaker.amazonaws.com")},
+    "sagemaker": {
+        f"sagemaker:Create{kind}": ("ExecutionRoleArn", "sagemaker.amazonaws.com")
+        for kind in ("Model", "EndpointConfig")
+    },
     "events": {
         "events:PutRule": ("RoleArn", "events.amazonaws.com"),
         "events:PutTargets": ("Targets[].RoleArn", "events.amazonaws.com"),

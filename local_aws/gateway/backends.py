@@ -241,11 +241,11 @@ async def _aws(exchange: Exchange, outgoing: mapping.Outgoing) -> BackendAnswer:
 
 
 def _refused(
-    exchange: Exchange, target: Target, action: str, endpoint_name: str, status: int
+    exchange: Exchange, target: Target, action: str, name: str, status: int, kind: str = "endpoint"
 ) -> BackendAnswer | None:
     """The service's own answer where the integration's role does not allow the call, else None."""
     credentials = exchange.integration.get("credentials")
-    resource = f"arn:aws:sagemaker:{target.region}:{exchange.account}:endpoint/{endpoint_name}".lower()
+    resource = f"arn:aws:sagemaker:{target.region}:{exchange.account}:{kind}/{name}".lower()
     if not credentials:
         return BackendAnswer(
             403, {"Content-Type": mapping.JSON}, b'{"message":"Missing Authentication Token"}'
@@ -270,9 +270,12 @@ def _refused(
 async def _invoke_endpoint(
     exchange: Exchange, target: Target, endpoint_name: str, outgoing: mapping.Outgoing
 ) -> BackendAnswer:
-    refused = _refused(exchange, target, "sagemaker:InvokeEndpoint", endpoint_name, 403)
-    if refused:
-        return refused
+    given = {name.lower(): value for name, value in outgoing.headers.items()}
+    component = given.get("x-amzn-sagemaker-inference-component")
+    for kind, name in (("endpoint", endpoint_name), ("inference-component", component)):
+        refused = _refused(exchange, target, "sagemaker:InvokeEndpoint", name, 403, kind) if name else None
+        if refused:
+            return refused
     if invoke_endpoint is None:
         raise misconfigured("no SageMaker Runtime is installed in the embedded AWS")
     status, headers, body = await invoke_endpoint(

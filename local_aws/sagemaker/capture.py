@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from local_aws import roles
-from local_aws.sagemaker import resources
-from local_aws.sagemaker.execution_role import ExecutionRole
+from local_aws.sagemaker.fleet import Plan
 from local_aws.sagemaker.resources import Endpoint
 from local_aws.wire import Json
 
@@ -41,45 +40,44 @@ class Exchange:
     inference_id: str | None
 
 
-def offer(endpoint: Endpoint, variant: str, exchange: Exchange) -> None:
+def offer(endpoint: Endpoint, plan: Plan, exchange: Exchange) -> None:
     """Keep the exchange, if the endpoint's configuration says so. Never fails and never waits."""
     config = endpoint.config.request.get("DataCaptureConfig") or {}
     if not config.get("EnableCapture") or random.random() * 100 >= config["InitialSamplingPercentage"]:  # noqa: S311 - a sample
         return
-    key = (endpoint.arn, variant)
+    key = (endpoint.arn, plan.variant)
     if key not in _waiting:
         _waiting[key] = []
-        task = asyncio.create_task(_flush(key, endpoint, variant, config))
+        task = asyncio.create_task(_flush(key, endpoint, plan, config))
         _tasks.add(task)
         task.add_done_callback(_tasks.discard)
     _waiting[key].append(json.dumps(_record(config, exchange)))
 
 
-async def _flush(key: tuple[str, str], endpoint: Endpoint, variant: str, config: Json) -> None:
+async def _flush(key: tuple[str, str], endpoint: Endpoint, plan: Plan, config: Json) -> None:
     await asyncio.sleep(FLUSH_SECONDS)
     lines = _waiting.pop(key)
     try:
-        await asyncio.to_thread(_write, endpoint, variant, config, "".join(f"{line}\n" for line in lines))
+        await asyncio.to_thread(_write, endpoint, plan, config, "".join(f"{line}\n" for line in lines))
     except Exception as error:
         # SageMaker says nothing either; here the server's log does.
         logger.warning("Capture of %s was not written: %s", endpoint.name, error)
 
 
-def _write(endpoint: Endpoint, variant: str, config: Json, text: str) -> None:
-    scope = endpoint.scope
-    chosen = next(one for one in endpoint.config.variants if one["VariantName"] == variant)
-    model = resources.of(scope).model(scope, chosen["ModelName"]).request
-    credentials = ExecutionRole(scope, model["ExecutionRoleArn"]).credentials(model.get("VpcConfig"))
+def _write(endpoint: Endpoint, plan: Plan, config: Json, text: str) -> None:
+    if plan.role is None:
+        raise ValueError("there is no ExecutionRoleArn to write it with")
+    credentials = plan.role.credentials(plan.vpc)
     parts = urlsplit(config["DestinationS3Uri"])
     now = datetime.datetime.now(datetime.UTC)
     name = f"{now:%M-%S}-{now.microsecond // 1000:03}-{uuid.uuid4()}.jsonl"
-    folder = f"{parts.path.strip('/')}/{endpoint.name}/{variant}/{now:%Y/%m/%d/%H}"
+    folder = f"{parts.path.strip('/')}/{endpoint.name}/{plan.variant}/{now:%Y/%m/%d/%H}"
     encryption = (
         {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": config["KmsKeyId"]}
         if config.get("KmsKeyId")
         else {}
     )
-    roles.client("s3", scope.region, credentials).put_object(
+    roles.client("s3", endpoint.scope.region, credentials).put_object(
         Bucket=parts.netloc, Key=f"{folder.lstrip('/')}/{name}", Body=text.encode(), **encryption
     )
 

@@ -1,4 +1,4 @@
-"""AWS::SageMaker::Model, ::EndpointConfig and ::Endpoint."""
+"""AWS::SageMaker::Model, ::EndpointConfig, ::Endpoint and ::InferenceComponent."""
 
 from __future__ import annotations
 
@@ -40,6 +40,9 @@ _UPDATE = (
     "RetainDeploymentConfig",
 )
 
+_COMPONENT = ("Specification", "Specifications", "RuntimeConfig", "DeploymentConfig")
+_COMPONENT_PLACE = ("InferenceComponentName", "EndpointName", "EndpointArn", "VariantName")
+
 
 def install() -> None:
     register(
@@ -77,6 +80,17 @@ def install() -> None:
             replaced_by=("EndpointName",),
         )
     )
+    register(
+        ResourceType(
+            "AWS::SageMaker::InferenceComponent",
+            create=_create_component,
+            update=_update_component,
+            delete=_delete_component,
+            name_property="InferenceComponentName",
+            properties=(*_COMPONENT_PLACE, *_COMPONENT, "Tags"),
+            replaced_by=_COMPONENT_PLACE,
+        )
+    )
 
 
 def _create(kind: str, name: str, properties: Json) -> Created:
@@ -108,7 +122,7 @@ def _create_endpoint(name: str, properties: Json) -> Created:
     request = {key: properties.get(key) for key in ("EndpointConfigName", "DeploymentConfig", "Tags")}
     created = _create("Endpoint", name, request)
     try:
-        _wait_in_service(name)
+        _wait_in_service("Endpoint", name)
     except RuntimeError:
         # CloudFormation also deletes what it could not finish; MiniStack deletes only what was created.
         _delete_endpoint(created[0], properties)
@@ -121,36 +135,81 @@ def _update_endpoint(physical_id: str, before: Json, after: Json) -> Created:
         name = _name(physical_id)
         request = {key: after[key] for key in _UPDATE if key in after}
         api.call("sagemaker", "UpdateEndpoint", {"EndpointName": name, **request})
-        _wait_in_service(name)
+        _wait_in_service("Endpoint", name)
     return _update_tags("Endpoint", physical_id, before, after)
 
 
 def _delete_endpoint(physical_id: str, properties: Json) -> None:
     _delete("Endpoint", physical_id)
+    _wait_gone("Endpoint", _name(physical_id))
+
+
+def _create_component(name: str, properties: Json) -> Created:
+    names = ("EndpointName", "VariantName", "Specification", "Specifications", "RuntimeConfig", "Tags")
+    request = {key: properties[key] for key in names if key in properties}
+    created = _create("InferenceComponent", name, request)
+    try:
+        _wait_in_service("InferenceComponent", name)
+    except RuntimeError:
+        _delete_component(created[0], properties)
+        raise
+    return created
+
+
+def _update_component(physical_id: str, before: Json, after: Json) -> Created:
+    if any(before.get(name) != after.get(name) for name in _COMPONENT):
+        name = _name(physical_id)
+        request = {key: after[key] for key in _COMPONENT if key in after}
+        _when_settled("UpdateInferenceComponent", {"InferenceComponentName": name, **request})
+        _wait_in_service("InferenceComponent", name)
+    return _update_tags("InferenceComponent", physical_id, before, after)
+
+
+def _delete_component(physical_id: str, properties: Json) -> None:
+    if _described("InferenceComponent", _name(physical_id)) is not None:
+        _when_settled("DeleteInferenceComponent", {"InferenceComponentName": _name(physical_id)})
+        _wait_gone("InferenceComponent", _name(physical_id))
+
+
+def _when_settled(operation: str, request: Json) -> None:
+    """Call an operation that is refused while autoscaling changes the number of copies."""
     deadline = time.monotonic() + STABILIZATION_TIMEOUT
-    while _described(_name(physical_id)) is not None and time.monotonic() < deadline:
+    while True:
+        try:
+            api.call("sagemaker", operation, request)
+            return
+        except ServiceError as error:
+            busy = "in-progress" in error.message or "while it is in state" in error.message
+            if not busy or time.monotonic() > deadline:
+                raise
         time.sleep(POLL_INTERVAL)
 
 
-def _wait_in_service(name: str) -> None:
-    """Wait until the endpoint is in service; raises RuntimeError with the reason if it never is."""
+def _wait_in_service(kind: str, name: str) -> None:
+    """Wait until an endpoint or a component is in service; raises RuntimeError, with why it never is."""
     deadline = time.monotonic() + STABILIZATION_TIMEOUT
     while time.monotonic() < deadline:
-        described = _described(name)
+        described = _described(kind, name)
         if described is None:
-            raise RuntimeError(f"Endpoint {name} was deleted while it was being deployed.")
-        status, reason = described["EndpointStatus"], described.get("FailureReason")
+            raise RuntimeError(f"{kind} {name} was deleted while it was being deployed.")
+        status, reason = described[f"{kind}Status"], described.get("FailureReason")
         if reason and status in ("Failed", "InService"):
-            raise RuntimeError(f"Endpoint {name}: {reason}")
+            raise RuntimeError(f"{kind} {name}: {reason}")
         if status == "InService":
             return
         time.sleep(POLL_INTERVAL)
-    raise RuntimeError(f"Endpoint {name} was not in service within {STABILIZATION_TIMEOUT:.0f} s.")
+    raise RuntimeError(f"{kind} {name} was not in service within {STABILIZATION_TIMEOUT:.0f} s.")
 
 
-def _described(name: str) -> Json | None:
+def _wait_gone(kind: str, name: str) -> None:
+    deadline = time.monotonic() + STABILIZATION_TIMEOUT
+    while _described(kind, name) is not None and time.monotonic() < deadline:
+        time.sleep(POLL_INTERVAL)
+
+
+def _described(kind: str, name: str) -> Json | None:
     try:
-        return api.call("sagemaker", "DescribeEndpoint", {"EndpointName": name})
+        return api.call("sagemaker", f"Describe{kind}", {f"{kind}Name": name})
     except ServiceError:
         return None
 

@@ -13,7 +13,7 @@ from local_aws.sagemaker import deployment, resources
 from local_aws.sagemaker.execution_role import PRINCIPAL
 from local_aws.sagemaker.resources import Endpoint, EndpointConfig, Model, Resources, Scope, Variant
 from local_aws.state import Home
-from local_aws.wire import Json, JsonService, ServiceError, validation_error
+from local_aws.wire import Json, Operation, ServiceError, validation_error
 
 DEFAULT_PAGE = 10
 DEFAULT_WEIGHT = 1.0
@@ -30,8 +30,8 @@ class Control:
         self._scalable_variants = scalable_variants
         self._deleting: set[asyncio.Task[None]] = set()
 
-    def service(self) -> JsonService:
-        operations = {
+    def operations(self) -> dict[str, Operation]:
+        return {
             "CreateModel": self.create_model,
             "DescribeModel": self.describe_model,
             "ListModels": self.list_models,
@@ -50,15 +50,14 @@ class Control:
             "ListTags": self.list_tags,
             "DeleteTags": self.delete_tags,
         }
-        return JsonService("sagemaker", operations)
 
     # Models
 
     def create_model(self, request: Json) -> Json:
-        scope, found = _current()
+        scope, found = current()
         name = request["ModelName"]
         arn = scope.arn("model", name)
-        _refuse_existing(found.models, name, "model", arn)
+        refuse_existing(found.models, name, "model", arn)
         if bool(request.get("PrimaryContainer")) == bool(request.get("Containers")):
             raise validation_error("Exactly one of PrimaryContainer and Containers must be given.")
         model = Model(name, arn, request, resources.now())
@@ -67,11 +66,11 @@ class Control:
         if "ExecutionRoleArn" in request:
             _check_role(scope, request["ExecutionRoleArn"])
         found.models[name.lower()] = model
-        _tag(found, arn, request.get("Tags"))
+        tag(found, arn, request.get("Tags"))
         return {"ModelArn": arn}
 
     def describe_model(self, request: Json) -> Json:
-        scope, found = _current()
+        scope, found = current()
         model = found.model(scope, request["ModelName"])
         described = {key: value for key, value in model.request.items() if key != "Tags"}
         return {
@@ -82,11 +81,11 @@ class Control:
         }
 
     def list_models(self, request: Json) -> Json:
-        _, found = _current()
-        return _page(request, "Models", found.models.values(), _summary("Model"))
+        _, found = current()
+        return page(request, "Models", found.models.values(), _summary("Model"))
 
     def delete_model(self, request: Json) -> Json:
-        scope, found = _current()
+        scope, found = current()
         model = found.model(scope, request["ModelName"])
         del found.models[model.name.lower()]
         found.tags.pop(model.arn, None)
@@ -95,15 +94,14 @@ class Control:
     # Endpoint configurations
 
     def create_endpoint_config(self, request: Json) -> Json:
-        scope, found = _current()
+        scope, found = current()
         name = request["EndpointConfigName"]
         arn = scope.arn("endpoint-config", name)
-        _refuse_existing(found.configs, name, "endpoint configuration", arn)
+        refuse_existing(found.configs, name, "endpoint configuration", arn)
         for option in (
             "AsyncInferenceConfig",
             "ExplainerConfig",
             "ShadowProductionVariants",
-            "ExecutionRoleArn",
         ):
             if request.get(option):
                 raise validation_error(f"The embedded AWS does not serve endpoints with {option}.")
@@ -111,9 +109,9 @@ class Control:
         if len(set(names)) != len(names):
             raise validation_error("Each production variant must have a name of its own.")
         for variant in request["ProductionVariants"]:
-            if variant.get("ServerlessConfig") or not variant.get("ModelName"):
+            if variant.get("ServerlessConfig"):
                 raise validation_error(
-                    f"The embedded AWS serves production variants with a ModelName and an InstanceType; "
+                    f"The embedded AWS serves production variants with an InstanceType; "
                     f"{variant['VariantName']} is not one."
                 )
             if not variant.get("InstanceType") or not variant.get("InitialInstanceCount"):
@@ -121,13 +119,15 @@ class Control:
                     f"InstanceType and InitialInstanceCount must be specified for production variant "
                     f"{variant['VariantName']}."
                 )
-            found.model(scope, variant["ModelName"])
+            if variant.get("ModelName"):
+                found.model(scope, variant["ModelName"])
+        _check_hosting(scope, request)
         found.configs[name.lower()] = EndpointConfig(name, arn, _with_defaults(request), resources.now())
-        _tag(found, arn, request.get("Tags"))
+        tag(found, arn, request.get("Tags"))
         return {"EndpointConfigArn": arn}
 
     def describe_endpoint_config(self, request: Json) -> Json:
-        scope, found = _current()
+        scope, found = current()
         config = found.config(scope, request["EndpointConfigName"])
         described = {key: value for key, value in config.request.items() if key != "Tags"}
         return {
@@ -138,11 +138,11 @@ class Control:
         }
 
     def list_endpoint_configs(self, request: Json) -> Json:
-        _, found = _current()
-        return _page(request, "EndpointConfigs", found.configs.values(), _summary("EndpointConfig"))
+        _, found = current()
+        return page(request, "EndpointConfigs", found.configs.values(), _summary("EndpointConfig"))
 
     def delete_endpoint_config(self, request: Json) -> Json:
-        scope, found = _current()
+        scope, found = current()
         config = found.config(scope, request["EndpointConfigName"])
         del found.configs[config.name.lower()]
         found.tags.pop(config.arn, None)
@@ -151,10 +151,10 @@ class Control:
     # Endpoints
 
     def create_endpoint(self, request: Json) -> Json:
-        scope, found = _current()
+        scope, found = current()
         name = request["EndpointName"]
         arn = scope.arn("endpoint", name)
-        _refuse_existing(found.endpoints, name, "endpoint", arn)
+        refuse_existing(found.endpoints, name, "endpoint", arn)
         config = found.config(scope, request["EndpointConfigName"])
         _check_deployment(request.get("DeploymentConfig"))
         created = resources.now()
@@ -162,16 +162,16 @@ class Control:
         endpoint.deployment = request.get("DeploymentConfig")
         endpoint.variants = _variants(config)
         found.endpoints[name.lower()] = endpoint
-        _tag(found, arn, request.get("Tags"))
+        tag(found, arn, request.get("Tags"))
         deployment.run(self._home, endpoint, config, endpoint.variants)
         return {"EndpointArn": arn}
 
     def describe_endpoint(self, request: Json) -> Json:
-        scope, found = _current()
+        scope, found = current()
         return describe(found.endpoint(scope, request["EndpointName"]))
 
     def list_endpoints(self, request: Json) -> Json:
-        _, found = _current()
+        _, found = current()
         status = request.get("StatusEquals")
         chosen = [one for one in found.endpoints.values() if status in (None, one.status)]
 
@@ -184,14 +184,19 @@ class Control:
                 "EndpointStatus": endpoint.status,
             }
 
-        return _page(request, "Endpoints", chosen, summary)
+        return page(request, "Endpoints", chosen, summary)
 
     def update_endpoint(self, request: Json) -> Json:
-        scope, found = _current()
+        scope, found = current()
         endpoint = found.endpoint(scope, request["EndpointName"])
         _refuse_in_progress(endpoint)
         config = found.config(scope, request["EndpointConfigName"])
         _check_deployment(request.get("DeploymentConfig"))
+        if config.hosts_components != endpoint.config.hosts_components:
+            raise validation_error(
+                f'Cannot update endpoint "{endpoint.arn}": an endpoint serves either models or inference '
+                "components, for as long as it exists."
+            )
         self._refuse_moving_scaled_variants(endpoint, config)
         if not request.get("RetainDeploymentConfig"):
             endpoint.deployment = request.get("DeploymentConfig")
@@ -204,7 +209,7 @@ class Control:
         return {"EndpointArn": endpoint.arn}
 
     def update_weights_and_capacities(self, request: Json) -> Json:
-        scope, found = _current()
+        scope, found = current()
         endpoint = found.endpoint(scope, request["EndpointName"])
         _refuse_in_progress(endpoint)
         for desired in request["DesiredWeightsAndCapacities"]:
@@ -220,7 +225,7 @@ class Control:
         return {"EndpointArn": endpoint.arn}
 
     def delete_endpoint(self, request: Json) -> Json:
-        scope, found = _current()
+        scope, found = current()
         endpoint = found.endpoint(scope, request["EndpointName"])
         if endpoint.status != "Deleting":
             endpoint.become("Deleting")
@@ -243,16 +248,16 @@ class Control:
     # Tags
 
     def add_tags(self, request: Json) -> Json:
-        _, found = _current()
-        _tag(_tagged(found, request["ResourceArn"]), request["ResourceArn"], request["Tags"])
+        _, found = current()
+        tag(_tagged(found, request["ResourceArn"]), request["ResourceArn"], request["Tags"])
         return {"Tags": _tag_list(found, request["ResourceArn"])}
 
     def list_tags(self, request: Json) -> Json:
-        _, found = _current()
+        _, found = current()
         return {"Tags": _tag_list(_tagged(found, request["ResourceArn"]), request["ResourceArn"])}
 
     def delete_tags(self, request: Json) -> Json:
-        _, found = _current()
+        _, found = current()
         tags = _tagged(found, request["ResourceArn"]).tags.get(request["ResourceArn"], {})
         for key in request["TagKeys"]:
             tags.pop(key, None)
@@ -271,15 +276,7 @@ def describe(endpoint: Endpoint) -> Json:
     }
     if endpoint.fleet is not None:
         answer["ProductionVariants"] = [
-            {
-                "VariantName": variant.name,
-                "DeployedImages": variant.images,
-                "CurrentWeight": variant.weight,
-                "DesiredWeight": variant.desired_weight,
-                "CurrentInstanceCount": variant.instances,
-                "DesiredInstanceCount": variant.desired_instances,
-            }
-            for variant in endpoint.variants.values()
+            _describe_variant(endpoint, one) for one in endpoint.variants.values()
         ]
     if endpoint.failure:
         answer["FailureReason"] = endpoint.failure
@@ -297,6 +294,31 @@ def describe(endpoint: Endpoint) -> Json:
     return answer
 
 
+def _describe_variant(endpoint: Endpoint, variant: Variant) -> Json:
+    described: Json = {
+        "VariantName": variant.name,
+        "DeployedImages": variant.images,
+        "CurrentWeight": variant.weight,
+        "DesiredWeight": variant.desired_weight,
+        "CurrentInstanceCount": variant.instances,
+        "DesiredInstanceCount": variant.desired_instances,
+    }
+    configured = next(one for one in endpoint.config.variants if one["VariantName"] == variant.name)
+    managed = configured.get("ManagedInstanceScaling") or {}
+    if managed.get("Status") == "ENABLED":
+        # SageMaker packs copies on as few instances as hold them; here each has one of its own.
+        hosted = resources.of(endpoint.scope).hosted_by(endpoint.name)
+        copies = sum(one.copies for one in hosted if one.variant == variant.name)
+        least, most = managed.get("MinInstanceCount", 0), managed.get("MaxInstanceCount", copies)
+        count = max(least, min(copies, most))
+        described |= {
+            "CurrentInstanceCount": count,
+            "DesiredInstanceCount": count,
+            "ManagedInstanceScaling": managed,
+        }
+    return described
+
+
 async def _apply_weights_and_capacities(endpoint: Endpoint) -> None:
     failure = None
     for variant in endpoint.variants.values():
@@ -312,16 +334,18 @@ async def _apply_weights_and_capacities(endpoint: Endpoint) -> None:
 
 async def _delete(found: Resources, endpoint: Endpoint) -> None:
     await deployment.end(endpoint)
+    # Its components stay, as on AWS, and keep their names; nothing runs them any more.
+    await asyncio.gather(*(deployment.end(one) for one in found.hosted_by(endpoint.name)))
     del found.endpoints[endpoint.name.lower()]
     found.tags.pop(endpoint.arn, None)
 
 
-def _current() -> tuple[Scope, Resources]:
+def current() -> tuple[Scope, Resources]:
     scope = Scope.current()
     return scope, resources.of(scope)
 
 
-def _refuse_existing(found: dict[str, Any], name: str, kind: str, arn: str) -> None:
+def refuse_existing(found: dict[str, Any], name: str, kind: str, arn: str) -> None:
     if name.lower() in found:
         raise validation_error(f'Cannot create already existing {kind} "{arn}".')
 
@@ -358,6 +382,23 @@ def _check_container(container: Json) -> None:
         raise validation_error(
             "ModelDataSource.S3DataSource.S3Uri must end with a slash when S3DataType is S3Prefix."
         )
+
+
+def _check_hosting(scope: Scope, request: Json) -> None:
+    """What an endpoint configuration needs for inference components, and must not have without them."""
+    models = [bool(variant.get("ModelName")) for variant in request["ProductionVariants"]]
+    if any(models) and not all(models):
+        raise validation_error("Either every production variant has a ModelName or none has.")
+    if all(models):
+        for option in ("ExecutionRoleArn", "VpcConfig"):
+            if request.get(option):
+                raise validation_error(
+                    f"{option} is for endpoints of inference components: models have their own."
+                )
+        return
+    if not request.get("ExecutionRoleArn"):
+        raise validation_error("ExecutionRoleArn is required where production variants have no ModelName.")
+    _check_role(scope, request["ExecutionRoleArn"])
 
 
 def _check_deployment(config: Json | None) -> None:
@@ -403,7 +444,7 @@ def _retain(endpoint: Endpoint, variants: dict[str, Variant], excluded: set[str]
             variants[name] = dataclasses.replace(variants[name], desired_weight=kept.desired_weight)
 
 
-def _tag(found: Resources, arn: str, tags: Iterable[Json] | None) -> None:
+def tag(found: Resources, arn: str, tags: Iterable[Json] | None) -> None:
     found.tags.setdefault(arn, {}).update({tag["Key"]: tag["Value"] for tag in tags or []})
 
 
@@ -424,7 +465,7 @@ def _summary(kind: str) -> Callable[[Any], Json]:
     return summary
 
 
-def _page(request: Json, member: str, every: Iterable[Any], summary: Callable[[Any], Json]) -> Json:
+def page(request: Json, member: str, every: Iterable[Any], summary: Callable[[Any], Json]) -> Json:
     """One page of a List operation, filtered and sorted as asked; its token is a position."""
     chosen = [one for one in every if request.get("NameContains", "").lower() in one.name.lower()]
     for name, field, keep_later in (

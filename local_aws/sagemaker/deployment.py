@@ -18,7 +18,7 @@ from ministack.services import cloudwatch
 
 from local_aws.sagemaker import fleet as fleets
 from local_aws.sagemaker.fleet import Fleet, FleetError
-from local_aws.sagemaker.resources import Endpoint, EndpointConfig, Variant
+from local_aws.sagemaker.resources import Component, Endpoint, EndpointConfig, Scope, Variant
 from local_aws.state import Home
 from local_aws.wire import Json
 
@@ -38,45 +38,45 @@ def run(home: Home, endpoint: Endpoint, config: EndpointConfig, variants: dict[s
     endpoint.deploying = asyncio.ensure_future(_deploy(home, endpoint, config, variants))
 
 
-async def end(endpoint: Endpoint) -> None:
-    """Abandon the deployment under way and stop every process of `endpoint`."""
-    if endpoint.deploying is not None:
-        endpoint.deploying.cancel()
-        await asyncio.gather(endpoint.deploying, return_exceptions=True)
-    await asyncio.gather(*(fleet.stop() for fleet in endpoint.fleets))
-    endpoint.fleets.clear()
-    endpoint.fleet = endpoint.incoming = None
+async def end(served: Endpoint | Component) -> None:
+    """Abandon the change under way and stop every process of an endpoint or of an inference component."""
+    if served.deploying is not None:
+        served.deploying.cancel()
+        await asyncio.gather(served.deploying, return_exceptions=True)
+    await asyncio.gather(*(fleet.stop() for fleet in served.fleets))
+    served.fleets.clear()
+    served.fleet = served.incoming = None
 
 
 async def _deploy(
     home: Home, endpoint: Endpoint, config: EndpointConfig, variants: dict[str, Variant]
 ) -> None:
-    old, new = endpoint.fleet, fleets.new(home, endpoint.scope, endpoint.name, config)
+    old, new = endpoint.fleet, fleets.of_endpoint(home, endpoint.scope, endpoint.name, config)
     endpoint.fleets.append(new)
     try:
         await new.start({name: variant.desired_instances for name, variant in variants.items()})
         if old is not None:
             await _shift(endpoint, new)
     except FleetError as error:
-        await _retire(endpoint, new)
+        await retire(endpoint, new)
         _give_up(endpoint, str(error))
     except RolledBack as error:
         endpoint.become("RollingBack")
-        await _retire(endpoint, new)
+        await retire(endpoint, new)
         _give_up(endpoint, str(error))
     except Exception:
         logger.exception("The deployment of endpoint %s failed", endpoint.name)
-        await _retire(endpoint, new)
+        await retire(endpoint, new)
         _give_up(endpoint, "Request to service failed: see the embedded AWS's log.")
     else:
         for name, variant in variants.items():
             variant.weight, variant.instances = variant.desired_weight, variant.desired_instances
-            variant.images = new.images[name]
+            variant.images = new.images.get(name, [])
         endpoint.config, endpoint.variants, endpoint.fleet = config, variants, new
         endpoint.incoming, endpoint.incoming_share = None, 0.0
         if old is not None:
             await asyncio.sleep(_termination_wait(endpoint.deployment))
-            await _retire(endpoint, old)
+            await retire(endpoint, old)
         endpoint.become("InService")
 
 
@@ -87,23 +87,29 @@ def _give_up(endpoint: Endpoint, reason: str) -> None:
 
 async def _shift(endpoint: Endpoint, new: Fleet) -> None:
     """Move traffic from the serving fleet to `new` in the steps of the deployment configuration, watching the
-    alarms.
-
-    Raises RolledBack as soon as one of them is in ALARM.
+    alarms. Raises RolledBack.
     """
     policy = (endpoint.deployment or {}).get("BlueGreenUpdatePolicy") or {}
     routing = policy.get("TrafficRoutingConfiguration") or {}
-    wait = min(float(routing.get("WaitIntervalInSeconds", 0)), _max_wait())
+    wait = float(routing.get("WaitIntervalInSeconds", 0))
     total = sum(variant.desired_instances for variant in endpoint.variants.values()) or 1
     for share in _shares(routing, total):
         endpoint.incoming, endpoint.incoming_share = new, share
-        deadline = time.monotonic() + wait
-        while True:
-            _check_alarms(endpoint)
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                break
-            await asyncio.sleep(min(ALARM_INTERVAL, remaining))
+        await bake(endpoint.scope, endpoint.deployment, wait)
+
+
+async def bake(scope: Scope, deployment: Json | None, seconds: float) -> None:
+    """Wait, capped at LOCAL_AWS_MAX_WAIT, and watch the alarms of a deployment configuration.
+
+    Raises RolledBack as soon as one of them is in ALARM.
+    """
+    deadline = time.monotonic() + min(seconds, _max_wait())
+    while True:
+        _check_alarms(scope, deployment)
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            break
+        await asyncio.sleep(min(ALARM_INTERVAL, remaining))
 
 
 def _shares(routing: Json, instances: int) -> Iterator[float]:
@@ -125,9 +131,9 @@ def _share(size: Json, instances: int) -> float:
     return min(1.0, float(size["Value"]) / whole)
 
 
-def _check_alarms(endpoint: Endpoint) -> None:
-    names = [alarm["AlarmName"] for alarm in _rollback(endpoint.deployment).get("Alarms") or []]
-    with responses.request_scope(endpoint.scope.account, endpoint.scope.region):
+def _check_alarms(scope: Scope, deployment: Json | None) -> None:
+    names = [alarm["AlarmName"] for alarm in _rollback(deployment).get("Alarms") or []]
+    with responses.request_scope(scope.account, scope.region):
         for name in names:
             alarm = cloudwatch._alarms.get(name) or cloudwatch._composite_alarms.get(name)
             if alarm is not None and alarm["StateValue"] == "ALARM":
@@ -149,10 +155,10 @@ def _max_wait() -> float:
     return float(os.environ.get(MAX_WAIT_VARIABLE, DEFAULT_MAX_WAIT))
 
 
-async def _retire(endpoint: Endpoint, fleet: Fleet) -> None:
+async def retire(served: Endpoint | Component, fleet: Fleet) -> None:
     """Take `fleet` out of the traffic, let it finish what it is answering, and stop it."""
-    if endpoint.incoming is fleet:
-        endpoint.incoming, endpoint.incoming_share = None, 0.0
+    if served.incoming is fleet:
+        served.incoming, served.incoming_share = None, 0.0
     await fleet.drain()
     await fleet.stop()
-    endpoint.fleets.remove(fleet)
+    served.fleets.remove(fleet)

@@ -21,6 +21,7 @@ from local_aws.wire import Json
 PRINCIPAL = "sagemaker.amazonaws.com"
 SESSION = "SageMaker"
 METRICS = "/aws/sagemaker/Endpoints"  # the namespace of what instances measure about themselves
+COMPONENT_METRICS = "/aws/sagemaker/InferenceComponents"  # that of what copies of a component measure
 
 _ECR = re.compile(r"(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com/([^:@]+)")
 _PULL = ("BatchCheckLayerAvailability", "BatchGetImage", "GetDownloadUrlForLayer")
@@ -88,9 +89,9 @@ class ExecutionRole:
         if self.may("logs:PutLogEvents", arn + stream):
             telemetry.log(account, region, group, stream, line)
 
-    def metric(self, name: str, percent: float, dimensions: dict[str, str]) -> None:
+    def metric(self, namespace: str, name: str, percent: float, dimensions: dict[str, str]) -> None:
         """Publish what an instance measured about itself, if the role may."""
-        if self.may("cloudwatch:PutMetricData", **{"cloudwatch:namespace": METRICS}):
+        if self.may("cloudwatch:PutMetricData", **{"cloudwatch:namespace": namespace}):
             telemetry.metric(
-                self.scope.account, self.scope.region, METRICS, name, percent, "Percent", dimensions
+                self.scope.account, self.scope.region, namespace, name, percent, "Percent", dimensions
             )

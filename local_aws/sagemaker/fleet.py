@@ -10,14 +10,14 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from local_aws import roles
 from local_aws.sagemaker import container, model_data, resources
-from local_aws.sagemaker.execution_role import ExecutionRole, RightMissing
-from local_aws.sagemaker.resources import EndpointConfig, Model, Scope
+from local_aws.sagemaker.execution_role import COMPONENT_METRICS, METRICS, ExecutionRole, RightMissing
+from local_aws.sagemaker.resources import Component, EndpointConfig, Scope
 from local_aws.state import Home
 from local_aws.wire import Json, ServiceError
 
@@ -32,6 +32,20 @@ class FleetError(Exception):
     """The fleet could not be brought up; the message is what DescribeEndpoint says."""
 
 
+@dataclass(frozen=True)
+class Served:
+    """A model that runs on a production variant, by name, and the seconds that it has to become healthy.
+
+    `role` is the ARN in whose name SageMaker acts for it, if any, and `vpc` the network that it joins.
+    """
+
+    variant: str
+    model: str
+    startup_timeout: float
+    role: str | None
+    vpc: Json | None
+
+
 @dataclass
 class Plan:
     """What one production variant needs to run, resolved before anything is started."""
@@ -39,6 +53,7 @@ class Plan:
     variant: str
     serve: Path
     role: ExecutionRole | None
+    vpc: Json | None
     environment: dict[str, str]
     model_folder: Path
     startup_timeout: float
@@ -55,11 +70,15 @@ class Slot:
 
 @dataclass
 class Fleet:
-    """The instances of every variant of `config`, for the endpoint called `endpoint`."""
+    """The instances that run for the endpoint called `endpoint`, or for one of its inference components.
+
+    `served` says what runs, asked when the fleet starts; it raises FleetError for a model that is not there.
+    """
 
     scope: Scope
     endpoint: str
-    config: EndpointConfig
+    component: str | None
+    served: Callable[[], list[Served]]
     folder: Path
     plans: dict[str, Plan] = field(default_factory=dict)
     slots: dict[str, list[Slot]] = field(default_factory=dict)
@@ -71,10 +90,10 @@ class Fleet:
         Raises FleetError, with nothing left running, if model data, role, image or health check fail.
         """
         try:
-            for variant in self.config.variants:
-                name = variant["VariantName"]
-                self.plans[name] = await self._plan(variant, counts[name])
-                await self._start_variant(self.plans[name])
+            for served in self.served():
+                plan = await self._plan(served, counts[served.variant])
+                self.plans[served.variant] = plan
+                await self._start_variant(plan)
         except (
             FleetError,
             RightMissing,
@@ -120,26 +139,22 @@ class Fleet:
         self.slots.clear()
         await asyncio.to_thread(_remove, self.folder)
 
-    async def _plan(self, variant: Json, count: int) -> Plan:
-        name = variant["VariantName"]
-        try:
-            model = resources.of(self.scope).model(self.scope, variant["ModelName"])
-        except ServiceError as error:
-            raise FleetError(error.message) from error
+    async def _plan(self, served: Served, count: int) -> Plan:
+        model = resources.of(self.scope).model(self.scope, served.model)
         if len(model.containers) != 1:
             raise FleetError(
                 f"The embedded AWS serves models of one container; {model.name} is made of more."
             )
         definition = model.containers[0]
         serve = container.entry_point(definition["Image"])
-        role, vpc = self._role(model), model.request.get("VpcConfig")
-        credentials = role.credentials(vpc) if role else None
+        role = ExecutionRole(self.scope, served.role) if served.role else None
+        credentials = role.credentials(served.vpc) if role else None
         if role:
             role.check_image(definition["Image"])
-            role.check_network(vpc)
-        folder = self.folder / name / "model"
+            role.check_network(served.vpc)
+        folder = self.folder / served.variant / "model"
         await asyncio.to_thread(model_data.fetch, self.scope, definition, credentials, folder)
-        self.images[name] = [
+        self.images[served.variant] = [
             {
                 "SpecifiedImage": definition["Image"],
                 "ResolvedImage": definition["Image"],
@@ -148,20 +163,15 @@ class Fleet:
         ]
         # No credentials in the container: like network isolation on AWS, it has nothing to reach.
         return Plan(
-            variant=name,
+            variant=served.variant,
             serve=serve,
             role=role,
+            vpc=served.vpc,
             environment={"AWS_REGION": self.scope.region, **(definition.get("Environment") or {})},
             model_folder=folder,
-            startup_timeout=float(
-                variant.get("ContainerStartupHealthCheckTimeoutInSeconds") or DEFAULT_STARTUP_TIMEOUT
-            ),
+            startup_timeout=served.startup_timeout,
             count=_capped(count),
         )
-
-    def _role(self, model: Model) -> ExecutionRole | None:
-        arn = model.request.get("ExecutionRoleArn")
-        return ExecutionRole(self.scope, arn) if arn else None
 
     async def _start_variant(self, plan: Plan) -> None:
         slots = self.slots.setdefault(plan.variant, [])
@@ -171,7 +181,7 @@ class Fleet:
             slots.append(slot)
 
     async def _start_instance(self, plan: Plan) -> container.Instance:
-        group = f"/aws/sagemaker/Endpoints/{self.endpoint}"
+        group = log_group(self.endpoint, self.component)
         stream = f"{plan.variant}/i-{uuid.uuid4().hex[:17]}"
 
         def write(line: str) -> None:
@@ -199,7 +209,10 @@ class Fleet:
         dimensions = {"EndpointName": self.endpoint, "VariantName": plan.variant}
         while plan.role is not None and instance.alive:
             for name, percent in (await container.utilization(instance)).items():
-                plan.role.metric(name, percent, dimensions)
+                plan.role.metric(METRICS, name, percent, dimensions)
+                if self.component:
+                    copy = {"InferenceComponentName": self.component}
+                    plan.role.metric(COMPONENT_METRICS, f"{name}Normalized", percent, copy)
             await asyncio.sleep(METRIC_INTERVAL)
 
     async def _keep(self, plan: Plan, slot: Slot) -> None:
@@ -226,10 +239,68 @@ class Fleet:
             await container.stop(slot.instance)
 
 
-def new(home: Home, scope: Scope, endpoint: str, config: EndpointConfig) -> Fleet:
-    """A fleet that is not started yet, with a folder of its own."""
-    folder = home.endpoints / f"{re.sub(r'[^A-Za-z0-9-]', '-', endpoint)}-{uuid.uuid4().hex[:8]}"
-    return Fleet(scope, endpoint, config, folder)
+def of_endpoint(home: Home, scope: Scope, endpoint: str, config: EndpointConfig) -> Fleet:
+    """A fleet for the variants of `config` that have models, not started yet."""
+
+    def served() -> list[Served]:
+        return [
+            Served(
+                variant["VariantName"],
+                variant["ModelName"],
+                _startup_timeout(variant),
+                (model := _model(scope, variant["ModelName"])).get("ExecutionRoleArn"),
+                model.get("VpcConfig"),
+            )
+            for variant in config.variants
+            if variant.get("ModelName")
+        ]
+
+    return Fleet(scope, endpoint, None, served, _folder(home, endpoint))
+
+
+def of_component(home: Home, component: Component, specification: Json) -> Fleet:
+    """A fleet for the copies of an inference component, not started yet.
+
+    It acts in the name of the endpoint configuration's role, and joins the network of that.
+    """
+
+    def served() -> list[Served]:
+        try:
+            config = (
+                resources.of(component.scope).endpoint(component.scope, component.endpoint).config.request
+            )
+        except ServiceError as error:
+            raise FleetError(error.message) from error
+        model = specification["ModelName"]
+        _model(component.scope, model)
+        timeout = _startup_timeout(specification.get("StartupParameters") or {})
+        role, vpc = config["ExecutionRoleArn"], config.get("VpcConfig")
+        return [Served(component.variant, model, timeout, role, vpc)]
+
+    return Fleet(component.scope, component.endpoint, component.name, served, _folder(home, component.name))
+
+
+def log_group(endpoint: str, component: str | None) -> str:
+    """Where the containers of an endpoint, or of one of its inference components, write."""
+    if component:
+        return f"/aws/sagemaker/InferenceComponents/{component}"
+    return f"/aws/sagemaker/Endpoints/{endpoint}"
+
+
+def _model(scope: Scope, name: str) -> Json:
+    """What CreateModel was given."""
+    try:
+        return resources.of(scope).model(scope, name).request
+    except ServiceError as error:
+        raise FleetError(error.message) from error
+
+
+def _startup_timeout(settings: Json) -> float:
+    return float(settings.get("ContainerStartupHealthCheckTimeoutInSeconds") or DEFAULT_STARTUP_TIMEOUT)
+
+
+def _folder(home: Home, name: str) -> Path:
+    return home.endpoints / f"{re.sub(r'[^A-Za-z0-9-]', '-', name)}-{uuid.uuid4().hex[:8]}"
 
 
 def _capped(count: int) -> int:

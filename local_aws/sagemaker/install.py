@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
+from local_aws.authorization import Request, Right, takes_also
 from local_aws.registry import Service, register
 from local_aws.sagemaker import cloudformation, deployment, resources, runtime
+from local_aws.sagemaker.components import Components
 from local_aws.sagemaker.control import Control, ScalableVariants
 from local_aws.state import Home
-from local_aws.wire import Json, Response
+from local_aws.wire import Json, JsonService, Response
 
 
-def install(home: Home, scalable_variants: ScalableVariants) -> None:
-    control = Control(home, scalable_variants)
-    service = control.service()
+def install(home: Home, scalable_variants: ScalableVariants) -> JsonService:
+    """Serve SageMaker; returns its operations, for services that call them in its own name."""
+    operations = Control(home, scalable_variants).operations() | Components(home).operations()
+    service = JsonService("sagemaker", operations)
 
     async def handle(method: str, path: str, headers: Json, body: bytes, query: Json) -> Response:
         # Control plane and runtime sign for the same service; only the former sends its operation's name.
@@ -31,25 +35,45 @@ def install(home: Home, scalable_variants: ScalableVariants) -> None:
             resource_arn=_resource_arn,
         )
     )
+    takes_also("sagemaker", _rights_on_components)
     cloudformation.install()
+    return service
 
 
 async def shutdown() -> None:
-    """Stop every endpoint's processes."""
-    await asyncio.gather(*(deployment.end(endpoint) for endpoint in resources.everywhere()))
+    """Stop the processes of every endpoint and component."""
+    await asyncio.gather(*(deployment.end(one) for one in resources.everywhere()))
+
+
+def _rights_on_components(request: Request) -> Iterator[Right]:
+    """Whoever invokes an inference component, or makes one, needs the right on it and on its endpoint."""
+    component = request.headers.get(runtime.COMPONENT.lower())
+    if request.path.startswith("/endpoints/") and component:
+        arn = _arn(request.region, request.account, "inference-component", component)
+        yield Right("sagemaker:InvokeEndpoint", arn)
+    if request.operation == "CreateInferenceComponent":
+        endpoint = str(request.json().get("EndpointName"))
+        yield Right(
+            "sagemaker:CreateInferenceComponent", _arn(request.region, request.account, "endpoint", endpoint)
+        )
+
+
+def _arn(region: str, account: str, kind: str, name: str) -> str:
+    return f"arn:aws:sagemaker:{region}:{account}:{kind}/{name.lower()}"
 
 
 def _resource_arn(operation: str, parameters: Json, path: str, region: str, account: str) -> str:
     """The ARN that a policy must name for a call; Create and List calls on no resource yet have `*`."""
     if path.startswith("/endpoints/"):
-        return f"arn:aws:sagemaker:{region}:{account}:endpoint/{path.split('/')[2].lower()}"
+        return _arn(region, account, "endpoint", path.split("/")[2])
     if "ResourceArn" in parameters:
         return str(parameters["ResourceArn"])
     for member, kind in (
         ("ModelName", "model"),
+        ("InferenceComponentName", "inference-component"),
         ("EndpointName", "endpoint"),
         ("EndpointConfigName", "endpoint-config"),
     ):
         if member in parameters:
-            return f"arn:aws:sagemaker:{region}:{account}:{kind}/{str(parameters[member]).lower()}"
+            return _arn(region, account, kind, str(parameters[member]))
     return "*"

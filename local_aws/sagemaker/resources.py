@@ -15,7 +15,6 @@ from local_aws.wire import Json, validation_error
 if TYPE_CHECKING:
     from local_aws.sagemaker.fleet import Fleet
 
-
 Found = TypeVar("Found")
 
 
@@ -64,6 +63,11 @@ class EndpointConfig:
     def variants(self) -> list[Json]:
         return list(self.request["ProductionVariants"])
 
+    @property
+    def hosts_components(self) -> bool:
+        """Whether it has no models of its own, but room for inference components."""
+        return not any(variant.get("ModelName") for variant in self.variants)
+
 
 @dataclass
 class Variant:
@@ -105,12 +109,44 @@ class Endpoint:
 
 
 @dataclass
+class Component:
+    """An inference component: a model whose copies run on an endpoint's instances.
+
+    `copies` run, of the `desired` ones. `fleet` is None while there are none; the other members are as an
+    endpoint's.
+    """
+
+    scope: Scope
+    name: str
+    arn: str
+    endpoint: str
+    variant: str
+    specification: Json
+    created: datetime.datetime
+    modified: datetime.datetime
+    status: str = "Creating"
+    failure: str | None = None
+    deployment: Json | None = None
+    desired: int = 0
+    copies: int = 0
+    fleet: Fleet | None = None
+    incoming: Fleet | None = None
+    incoming_share: float = 0.0
+    fleets: list[Fleet] = field(default_factory=list)
+    deploying: asyncio.Task[None] | None = None
+
+    def become(self, status: str, failure: str | None = None) -> None:
+        self.status, self.failure, self.modified = status, failure, now()
+
+
+@dataclass
 class Resources:
     """All resources of one scope by lower-case name, for names differ by more than case, and tags by ARN."""
 
     models: dict[str, Model] = field(default_factory=dict)
     configs: dict[str, EndpointConfig] = field(default_factory=dict)
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
+    components: dict[str, Component] = field(default_factory=dict)
     tags: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def model(self, scope: Scope, name: str) -> Model:
@@ -122,9 +158,21 @@ class Resources:
     def endpoint(self, scope: Scope, name: str) -> Endpoint:
         return _find(self.endpoints, name, "endpoint", scope.arn("endpoint", name))
 
+    def component(self, scope: Scope, name: str) -> Component:
+        return _find(self.components, name, "inference component", scope.arn("inference-component", name))
+
+    def hosted_by(self, endpoint: str) -> list[Component]:
+        """The inference components of an endpoint."""
+        return [one for one in self.components.values() if one.endpoint.lower() == endpoint.lower()]
+
     def arns(self) -> set[str]:
-        every: list[Model | EndpointConfig | Endpoint] = [*self.models.values(), *self.configs.values()]
-        return {resource.arn for resource in [*every, *self.endpoints.values()]}
+        every: list[Model | EndpointConfig | Endpoint | Component] = [
+            *self.models.values(),
+            *self.configs.values(),
+            *self.endpoints.values(),
+            *self.components.values(),
+        ]
+        return {resource.arn for resource in every}
 
 
 _resources: defaultdict[Scope, Resources] = defaultdict(Resources)
@@ -135,9 +183,12 @@ def of(scope: Scope) -> Resources:
     return _resources[scope]
 
 
-def everywhere() -> list[Endpoint]:
-    """Every endpoint of every account and region."""
-    return [endpoint for resources in _resources.values() for endpoint in resources.endpoints.values()]
+def everywhere() -> list[Endpoint | Component]:
+    """Everything of every account and region that has processes."""
+    every: list[Endpoint | Component] = []
+    for resources in _resources.values():
+        every += [*resources.components.values(), *resources.endpoints.values()]
+    return every
 
 
 def now() -> datetime.datetime:

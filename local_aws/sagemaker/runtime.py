@@ -21,8 +21,8 @@ from ministack.core import responses
 from local_aws import telemetry
 from local_aws.sagemaker import capture, control, resources
 from local_aws.sagemaker.container import Instance
-from local_aws.sagemaker.fleet import Fleet
-from local_aws.sagemaker.resources import Endpoint, Scope
+from local_aws.sagemaker.fleet import Fleet, log_group
+from local_aws.sagemaker.resources import Component, Endpoint, Scope
 from local_aws.wire import Json, java_pattern, service_model
 
 MAX_BODY = 6_291_456  # bytes, of the request and of the answer: InvokeEndpointInput.Body
@@ -35,11 +35,16 @@ _PATH = re.compile(r"/endpoints/([^/]+)/invocations/?")
 _CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 _INFERENCE_ID = "X-Amzn-SageMaker-Inference-Id"
 _TARGET_VARIANT = "X-Amzn-SageMaker-Target-Variant"
+COMPONENT = "X-Amzn-SageMaker-Inference-Component"
+# As SageMaker words it; it publishes the metric that wakes the component.
+NO_CAPACITY = (
+    "Inference Component has no capacity to process this request. ApplicationAutoScaling may be in-progress "
+    "(if configured) or try to increase the capacity by invoking UpdateInferenceComponentRuntimeConfig API."
+)
 # Headers for kinds of endpoints that are not served here: refused, so that no one thinks they had an effect.
 _REFUSED = (
     "X-Amzn-SageMaker-Target-Model",
     "X-Amzn-SageMaker-Target-Container-Hostname",
-    "X-Amzn-SageMaker-Inference-Component",
     "X-Amzn-SageMaker-Enable-Explanations",
 )
 _OPERATION = service_model("sagemaker-runtime").operation_model("InvokeEndpoint")
@@ -111,27 +116,34 @@ async def _invoke(scope: Scope, name: str, headers: Mapping[str, str], body: byt
     # CreateEndpoint takes names as equal whatever their case; here the case must match.
     if endpoint is None or endpoint.name != name or endpoint.fleet is None:
         raise RuntimeFailure("ValidationError", 400, f"Endpoint {name} of account {scope.account} not found.")
-    variant = _choose_variant(endpoint, forwarded.pop(_TARGET_VARIANT, None))
-    fleet = _choose_fleet(endpoint, variant)
+    component = _choose_component(endpoint, forwarded.pop(COMPONENT, None))
+    if component is None:
+        variant = _choose_variant(endpoint, forwarded.pop(_TARGET_VARIANT, None))
+    else:
+        variant = component.variant
+    record = _Metrics(scope, name, variant, component)
+    fleet = _choose_fleet(component or endpoint, variant)
+    if fleet is None:
+        record("NoCapacityInvocationFailures", 1, "Count")
+        raise RuntimeFailure("ValidationError", 400, NO_CAPACITY)
     instance = fleet.pick(variant)
     if instance is None:
         raise RuntimeFailure(
             "ServiceUnavailable", 503, f"No instance of variant {variant} of endpoint {name} is healthy."
         )
     started = time.perf_counter()
-    record = _Metrics(scope, name, variant)
-    record("ConcurrentRequestsPerModel", instance.requests + 1, "Count")
+    record.at_once(instance.requests + 1)
     instance.requests += 1
     try:
         answer = await _ask(instance, forwarded, body)
     except (httpx.HTTPError, TimeoutError) as error:
         record.outcome(0, time.perf_counter() - started)
-        raise _model_error(endpoint, 0, "", _what_broke(error)) from error
+        raise _model_error(fleet, 0, "", _what_broke(error)) from error
     finally:
         instance.requests -= 1
     record.outcome(answer.status_code, time.perf_counter() - started)
     if not answer.is_success:
-        raise _model_error(endpoint, answer.status_code, answer.text, None)
+        raise _model_error(fleet, answer.status_code, answer.text, None)
     success = _success(answer, variant)
     exchange = capture.Exchange(
         forwarded.get("Content-Type", ""),
@@ -140,7 +152,7 @@ async def _invoke(scope: Scope, name: str, headers: Mapping[str, str], body: byt
         success[2],
         forwarded.get(_INFERENCE_ID),
     )
-    capture.offer(endpoint, variant, exchange)
+    capture.offer(endpoint, fleet.plans[variant], exchange)
     return success
 
 
@@ -167,6 +179,29 @@ def _accepted_headers(headers: Mapping[str, str]) -> Headers:
     return accepted
 
 
+def _choose_component(endpoint: Endpoint, wanted: str | None) -> Component | None:
+    """The inference component that is asked for; None of an endpoint that has models of its own."""
+    if not endpoint.config.hosts_components:
+        if wanted is not None:
+            raise RuntimeFailure(
+                "ValidationError", 400, f"This endpoint does not take the header {COMPONENT}."
+            )
+        return None
+    if wanted is None:
+        raise RuntimeFailure(
+            "ValidationError",
+            400,
+            "Inference Component Name header is required for endpoints to which you plan to deploy inference "
+            "components. Please include Inference Component Name header or consider using SageMaker models.",
+        )
+    found = resources.of(endpoint.scope).components.get(wanted.lower())
+    if found is None or found.name != wanted or found.endpoint != endpoint.name:
+        raise RuntimeFailure(
+            "ValidationError", 400, f"Inference Component {wanted} of endpoint {endpoint.name} not found."
+        )
+    return found
+
+
 def _choose_variant(endpoint: Endpoint, wanted: str | None) -> str:
     variants = endpoint.variants
     if wanted is not None:
@@ -181,14 +216,14 @@ def _choose_variant(endpoint: Endpoint, wanted: str | None) -> str:
     return chosen[0]
 
 
-def _choose_fleet(endpoint: Endpoint, variant: str) -> Fleet:
-    incoming = endpoint.incoming
+def _choose_fleet(served: Endpoint | Component, variant: str) -> Fleet | None:
+    """The fleet that answers; None for a component without copies."""
+    incoming = served.incoming
     if (
-        incoming is not None and variant in incoming.plans and random.random() < endpoint.incoming_share  # noqa: S311 - traffic shifting
+        incoming is not None and variant in incoming.plans and random.random() < served.incoming_share  # noqa: S311 - traffic shifting
     ):
         return incoming
-    assert endpoint.fleet is not None
-    return endpoint.fleet
+    return served.fleet
 
 
 async def _ask(instance: Instance, headers: Headers, body: bytes) -> httpx.Response:
@@ -219,8 +254,8 @@ def _what_broke(error: Exception) -> str:
     return "Received server error (0) from primary and could not load the entire response body."
 
 
-def _model_error(endpoint: Endpoint, status: int, original: str, message: str | None) -> RuntimeFailure:
-    scope, group = endpoint.scope, f"/aws/sagemaker/Endpoints/{endpoint.name}"
+def _model_error(fleet: Fleet, status: int, original: str, message: str | None) -> RuntimeFailure:
+    scope, group = fleet.scope, log_group(fleet.endpoint, fleet.component)
     kind = "client" if 400 <= status < 500 else "server"
     first = message or f'Received {kind} error ({status}) from primary with message "{original}".'
     return RuntimeFailure(
@@ -241,19 +276,28 @@ class _Metrics:
     docs.aws.amazon.com/sagemaker/latest/dg/monitoring-cloudwatch.html
     """
 
-    def __init__(self, scope: Scope, endpoint: str, variant: str) -> None:
-        self._scope = scope
-        self._dimensions = {"EndpointName": endpoint, "VariantName": variant}
+    def __init__(self, scope: Scope, endpoint: str, variant: str, component: Component | None) -> None:
+        self._scope, self._of = scope, "Copy" if component else "Instance"
+        self._dimensions = (
+            {"InferenceComponentName": component.name}
+            if component
+            else {"EndpointName": endpoint, "VariantName": variant}
+        )
 
     def __call__(self, name: str, value: float, unit: str) -> None:
         telemetry.metric(
             self._scope.account, self._scope.region, "AWS/SageMaker", name, value, unit, self._dimensions
         )
 
+    def at_once(self, requests: int) -> None:
+        """`requests` are in the instance, this one included."""
+        of = "Copy" if self._of == "Copy" else "Model"
+        self(f"ConcurrentRequestsPer{of}", requests, "Count")
+
     def outcome(self, status: int, seconds: float) -> None:
         """`status` is the container's, 0 if it gave none; `seconds` what it took."""
         self("Invocations", 1, "None")
-        self("InvocationsPerInstance", 1, "None")
+        self(f"InvocationsPer{self._of}", 1, "None")
         self("Invocation4XXErrors", int(400 <= status < 500), "None")
         self("Invocation5XXErrors", int(status == 0 or status >= 500), "None")
         self("InvocationModelErrors", int(not 200 <= status < 300), "None")

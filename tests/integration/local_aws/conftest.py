@@ -9,7 +9,10 @@ from tests.integration.local_aws.embedded import BUCKET, OPERATE, Embedded, runn
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     """One embedded AWS for all of these tests; every test uses names of its own."""
     with running(
-        tmp_path_factory.mktemp("embedded"), LOCAL_AWS_MAX_WAIT="1", LOCAL_AWS_MINUTE="1"
+        tmp_path_factory.mktemp("embedded"),
+        LOCAL_AWS_MAX_WAIT="1",
+        LOCAL_AWS_MINUTE="1",
+        LOCAL_AWS_SCALING_MINUTE="0.2",
     ) as embedded:
         s3 = embedded.client("s3")
         s3.create_bucket(Bucket=BUCKET)
