@@ -47,7 +47,8 @@ def instances(models: Sequence[ModelSpec]) -> dict[str, tuple[int, int]]:
     least, most = Counter[str](), Counter[str]()
     for model in models:
         if isinstance(model, GpuModel):
-            least[model.gpu.instance_type] += model.scaling.min
+            # One that sleeps runs while it is deployed.
+            least[model.gpu.instance_type] += max(model.scaling.min, 1)
             most[model.gpu.instance_type] += model.scaling.max
     return {instance_type: (least[instance_type], most[instance_type]) for instance_type in sorted(most)}
 

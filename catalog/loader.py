@@ -202,10 +202,10 @@ def _container_problems(spec: GpuModel, found: Environment | None, root: Path, n
 def _probe_refusals(
     found: Environment, models: tuple[ModelSpec, ...], root: Path
 ) -> Iterator[tuple[FieldPath, str]]:
-    """Models that the probe cannot ask, unknown ones and those without a sample or its answer: the place in
-    the environment's file, and what to say.
+    """Models that the probe cannot ask, unknown ones, those without a sample or its answer, and those that
+    sleep: the place in the environment's file, and what to say.
     """
-    known = [model.name for model in models]
+    known = {model.name: model for model in models}
     for number, model in enumerate(found.probe.models if found.probe else ()):
         missing = [
             file
@@ -217,6 +217,8 @@ def _probe_refusals(
             yield path, f"{refused}: must be a model ({', '.join(known) or 'none yet'})"
         elif missing:
             yield path, f"{refused}: models/{model}/ has no {' and no '.join(missing)}"
+        elif known[model].sleeps:
+            yield path, f"{refused}: its scaling.min is 0, and the probe would keep it awake"
 
 
 def _label(path: Path) -> str:

@@ -1,14 +1,18 @@
 """What `models/<name>/model.yaml` says. A model is a `CpuModel` or a `GpuModel`; `target` tells which."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from catalog.instances import GPU_FAMILIES, is_gpu, unknown
+from catalog.instances import GPU_FAMILIES, gpus, is_gpu, unknown
+from catalog.names import FROM_ZERO
 from catalog.section import Items, Name, Section, refusal, refuse
 
 MAX_INLINE_BYTES = 4 * 1024 * 1024
+
+COPY_MEMORY_MB, COPY_GPUS = 1024, 1
+"""What a copy of a model that sleeps reserves of its instance where nothing else is said."""
 
 
 class Artifact(Section):
@@ -114,6 +118,24 @@ class Gpu(Section):
             "type; families with local NVMe bring their own disk.",
         ),
     ] = None
+    copy_memory_mb: Annotated[
+        int | None,
+        Field(
+            ge=128,
+            description="With `scaling.min: 0` only: the MB of an instance's memory that a copy of the model "
+            "reserves. It places copies, and does not limit them. Far less than an instance has can be "
+            "reserved (1024 of `ml.g5.xlarge`, but not 4096): raise it where several copies share one. Left "
+            f"out: {COPY_MEMORY_MB}.",
+        ),
+    ] = None
+    copy_gpus: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="With `scaling.min: 0` only: the GPUs of an instance that a copy of the model has to "
+            f"itself; at most those of `instance_type`. Left out: {COPY_GPUS}.",
+        ),
+    ] = None
 
     @field_validator("instance_type")
     @classmethod
@@ -131,7 +153,13 @@ class Scaling(Section):
 
     min: Annotated[
         int,
-        Field(ge=1, description="Instances that always run. Two or more survive the loss of a zone."),
+        Field(
+            ge=0,
+            description="Instances that always run. Two or more survive the loss of a zone. 0: the model "
+            "sleeps after a quarter of an hour without requests, and its last instance, with its cost, goes "
+            "some minutes later. A request wakes it; for the ten minutes or so that this takes, answers are "
+            "503 with `Retry-After`. What is said here of instances is then true of the model's copies.",
+        ),
     ] = 1
     max: Annotated[
         int,
@@ -154,13 +182,6 @@ class Scaling(Section):
         int,
         Field(ge=0, le=3600, description="Seconds to wait after adding instances before adding more."),
     ] = 300
-
-    @field_validator("min", mode="before")
-    @classmethod
-    def _zero_is_not_here_yet(cls, value: object) -> object:
-        if value == 0 and not isinstance(value, bool):
-            refuse(refusal(value, "must be >= 1: scaling to zero is not supported by this release"))
-        return value
 
     @field_validator("max")
     @classmethod
@@ -320,6 +341,10 @@ class CpuModel(_Model):
     target: Annotated[Literal["cpu"], Field(description="`cpu`: a Lambda function runs the model.")]
     cpu: Annotated[Cpu, Field(description="The Lambda function.")] = Cpu()
 
+    sleeps: ClassVar[bool] = False
+    home: ClassVar[str] = "cpu"
+    """Where it runs: each kind of home has a stack of its own (`catalog.names.on_target`)."""
+
 
 class GpuModel(_Model):
     """A model that runs on a SageMaker endpoint."""
@@ -331,6 +356,34 @@ class GpuModel(_Model):
     target: Annotated[Literal["gpu"], Field(description="`gpu`: a SageMaker endpoint runs the model.")]
     gpu: Annotated[Gpu, Field(description="The SageMaker endpoint.")]
     scaling: Annotated[Scaling, Field(description="How many instances the endpoint has.")] = Scaling()
+
+    @property
+    def sleeps(self) -> bool:
+        """Whether it scales to zero: an inference component then, else an endpoint's own model."""
+        return self.scaling.min == 0
+
+    @property
+    def home(self) -> str:
+        """Where it runs: each kind of home has a stack of its own (`catalog.names.on_target`)."""
+        return FROM_ZERO if self.sleeps else "gpu"
+
+    @model_validator(mode="after")
+    def _only_components_have_copies(self) -> "GpuModel":
+        given = {name: getattr(self.gpu, name) for name in ("copy_memory_mb", "copy_gpus")}
+        if not self.sleeps:
+            only = "is for scaling.min: 0 only: otherwise the model has its instances to itself"
+            refuse(*(refusal(value, only, "gpu", name) for name, value in given.items() if value is not None))
+        there = gpus(self.gpu.instance_type)
+        if (self.gpu.copy_gpus or COPY_GPUS) > there:
+            reason = f"must be <= {there}, the GPUs of {self.gpu.instance_type}"
+            refuse(refusal(self.gpu.copy_gpus, reason, "gpu", "copy_gpus"))
+        if self.sleeps and self.release.canary_percent:
+            reason = (
+                "must be 0 where scaling.min is 0: the copies of a model that sleeps are replaced one by "
+                "one, without a share for a canary. Leave it out, or set scaling.min to 1 or more"
+            )
+            refuse(refusal(self.release.canary_percent, reason, "release", "canary_percent"))
+        return self
 
     @field_validator("capture")
     @classmethod

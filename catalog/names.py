@@ -27,9 +27,17 @@ class Names:
         """A regional resource: stack, function, topic, trail, dashboard."""
         return f"{self.prefix}-{name}"
 
-    def model(self, model: str) -> str:
-        """The Lambda function of a CPU model, or the SageMaker endpoint of a GPU model."""
-        return self.resource(model)
+    def model(self, model: str, home: str = "cpu") -> str:
+        """The Lambda function of a CPU model, or the SageMaker endpoint of a GPU model; where that hosts an
+        inference component, the component too.
+
+        An endpoint has either models or components for as long as it exists: a model that begins to scale to
+        zero, or ends it, gets another. No model's name begins with a digit.
+
+        Args:
+            home: the model's (`ModelSpec.home`); a function and an endpoint of its own are called the same.
+        """
+        return self.resource(f"0-{model}" if home == FROM_ZERO else model)
 
     def bucket(self, purpose: str, account: str, region: str) -> str:
         """Bucket names are global, so they end in the account and the region."""
@@ -60,21 +68,30 @@ class Names:
     def log_group(self, name: str) -> str:
         return f"/inference/{self.environment}/{name}"
 
-    def model_log_group(self, model: str, target: str) -> str:
+    def model_log_group(self, model: str, home: str) -> str:
         """Where a model's function or container writes; both services fix the form."""
-        service = "/aws/lambda" if target == "cpu" else "/aws/sagemaker/Endpoints"
-        return f"{service}/{self.model(model)}"
+        return f"{_LOGS[home]}/{self.model(model, home)}"
 
     def query(self, name: str, model: str | None = None) -> str:
         """A saved query of Logs Insights, which shows slashes as folders."""
         return "/".join(part for part in (self.prefix, model, name) if part)
 
 
-def on_target(model: str, target: str) -> str:
-    """What a model's stack is called, and what the names in it begin with: it holds the target, because a
-    model that moves has both stacks for a while (docs/decisions/0011).
+def on_target(model: str, home: str) -> str:
+    """What a model's stack is called, and what the names in it begin with: it holds the model's home, because
+    a model that moves has both stacks for a while (docs/decisions/0011).
     """
-    return f"model-{model}-{target}"
+    return f"model-{model}-{home}"
+
+
+FROM_ZERO = "gpu0"
+"""The home of a GPU model that scales to zero: an inference component. The others are their target's."""
+
+_LOGS = {
+    "cpu": "/aws/lambda",
+    "gpu": "/aws/sagemaker/Endpoints",
+    FROM_ZERO: "/aws/sagemaker/InferenceComponents",
+}
 
 
 ALIAS = "live"

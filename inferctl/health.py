@@ -11,6 +11,8 @@ from catalog.names import ALIAS, Names
 from inferctl.environment import Aws
 
 ABSENT = "NotDeployed"
+IN_SERVICE = "InService"
+ASLEEP = "Asleep"  # a model that scales to zero, and has: a request wakes it
 # What Lambda and SageMaker call a thing that does not exist.
 _MISSING = ("ResourceNotFoundException", "ValidationException")
 
@@ -30,7 +32,9 @@ class ModelHealth:
 
 
 def models(aws: Aws, environment: str, catalog: Sequence[ModelSpec]) -> list[ModelHealth]:
-    """The state of every model in the catalog: `Active` or `InService` is what serves."""
+    """The state of every model in the catalog: `Active` or `InService` is what serves, and what is
+    `Asleep` a request wakes.
+    """
     names = Names(environment)
     live = _live(aws, [names.live_parameter(spec.name) for spec in catalog])
     return [
@@ -38,7 +42,7 @@ def models(aws: Aws, environment: str, catalog: Sequence[ModelSpec]) -> list[Mod
             spec.name,
             spec.target,
             live.get(names.live_parameter(spec.name)),
-            _status(aws, spec, names.model(spec.name)),
+            _status(aws, spec, names.model(spec.name, spec.home)),
         )
         for spec in catalog
     ]
@@ -58,6 +62,12 @@ def _status(aws: Aws, spec: ModelSpec, name: str) -> str:
         if spec.target == "cpu":
             function = aws.client("lambda").get_function_configuration(FunctionName=name, Qualifier=ALIAS)
             return str(function.get("State", "Active"))
+        if spec.sleeps:
+            found = aws.client("sagemaker").describe_inference_component(InferenceComponentName=name)
+            awake = (
+                found["RuntimeConfig"]["CurrentCopyCount"] or found["InferenceComponentStatus"] != IN_SERVICE
+            )
+            return str(found["InferenceComponentStatus"]) if awake else ASLEEP
         return str(aws.client("sagemaker").describe_endpoint(EndpointName=name)["EndpointStatus"])
     except ClientError as error:
         if error.response["Error"]["Code"] in _MISSING:

@@ -64,6 +64,17 @@ class Manifest:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
+    def metadata(self) -> dict[str, Any]:
+        """The Open Inference Protocol's model metadata: the signature, and which artifact this is."""
+        return {
+            "name": self.name,
+            "versions": [self.version],
+            "platform": self.platform,
+            "inputs": [asdict(spec) for spec in self.inputs],
+            "outputs": [asdict(spec) for spec in self.outputs],
+            "parameters": {"artifact_sha256": self.sha256},
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Artifact:

@@ -16,7 +16,7 @@ import orjson
 
 from inference_runtime import tensors
 from inference_runtime.errors import Problem, shown
-from inference_runtime.manifest import Manifest, TensorSpec
+from inference_runtime.manifest import Manifest
 from inference_runtime.tensors import Array, Buffer
 
 _NONE: dict[str, Any] = {}
@@ -255,16 +255,7 @@ def _framed(documents: Documents, body: bytes) -> _Frame | None:
 
 def model_metadata(manifest: Manifest) -> bytes:
     """`GET /v2/models/<model>`: the signature, and which artifact this is."""
-    return orjson.dumps(
-        {
-            "name": manifest.name,
-            "versions": [manifest.version],
-            "platform": manifest.platform,
-            "inputs": [_tensor_metadata(spec) for spec in manifest.inputs],
-            "outputs": [_tensor_metadata(spec) for spec in manifest.outputs],
-            "parameters": {"artifact_sha256": manifest.sha256},
-        }
-    )
+    return orjson.dumps(manifest.metadata())
 
 
 def _parse(body: Buffer) -> dict[str, Any]:
@@ -297,7 +288,3 @@ def _name(member: str, index: int, document: object) -> str:
         if type(name) is str:
             return name
     raise Problem("invalid-request", f"{member}[{index}] is not an object with a `name`")
-
-
-def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}

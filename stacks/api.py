@@ -13,6 +13,7 @@ from catalog.capacity import exceeded
 from catalog.environment import Environment
 from catalog.errors import CatalogError
 from catalog.model import ModelSpec
+from catalog.names import FROM_ZERO
 from catalog.quotas import API_RESOURCES
 from stacks.base import PlatformStack
 from stacks.constructs.acknowledge import acknowledge, acknowledge_wildcards
@@ -126,14 +127,20 @@ class ApiStack(PlatformStack):
         """
         role = iam.Role(self, "Caller", assumed_by=iam.ServicePrincipal("apigateway.amazonaws.com"))
         functions, endpoints = self.model_arn("cpu", "*"), self.model_arn("gpu", "*")
-        for sid, action, resource in (
-            ("AskTheCatalog", "lambda:InvokeFunction", catalog.function.function_arn),
-            ("InvokeCpuModels", "lambda:InvokeFunction", functions),
-            ("InvokeGpuModels", "sagemaker:InvokeEndpoint", endpoints),
+        for sid, action, called in (
+            ("AskTheCatalog", "lambda:InvokeFunction", [catalog.function.function_arn]),
+            ("InvokeCpuModels", "lambda:InvokeFunction", [functions]),
+            # Calling a component takes the right on both.
+            ("InvokeGpuModels", "sagemaker:InvokeEndpoint", [endpoints, self._components]),
         ):
-            role.add_to_policy(iam.PolicyStatement(sid=sid, actions=[action], resources=[resource]))
-        acknowledge_wildcards(role, {functions: EVERY_MODEL, endpoints: EVERY_MODEL})
+            role.add_to_policy(iam.PolicyStatement(sid=sid, actions=[action], resources=called))
+        acknowledge_wildcards(role, dict.fromkeys((functions, endpoints, self._components), EVERY_MODEL))
         return role
+
+    @property
+    def _components(self) -> str:
+        """The ARN of the inference component of every model that sleeps."""
+        return self.regional_arn("sagemaker", f"inference-component/{self.names.model('*')}")
 
     def _stage(self) -> apigateway.StageOptions:
         settings = self.environment_config.api
@@ -155,9 +162,9 @@ class ApiStack(PlatformStack):
 
     def _catalog(self, models: Sequence[ModelSpec]) -> PlatformFunction:
         """The function that knows what is live and ready; outside the network, for it touches no payload."""
-        names = {
-            target: [model.name for model in models if model.target == target] for target in ("cpu", "gpu")
-        }
+        names: dict[str, list[str]] = {"cpu": [], "gpu": []}
+        for model in models:
+            names.setdefault(model.home, []).append(model.name)
         allowed = {
             "ReadLiveVersions": (
                 "ssm:GetParameters",
@@ -166,6 +173,18 @@ class ApiStack(PlatformStack):
             "SeeFunctions": ("lambda:GetFunctionConfiguration", self.model_arn("cpu", "*")),
             "SeeEndpoints": ("sagemaker:DescribeEndpoint", self.model_arn("gpu", "*")),
         }
+        wildcards = {resource: EVERY_MODEL for _, resource in allowed.values()}
+        if FROM_ZERO in names:
+            manifests = f"{self.bucket_arn('models')}/*/manifest.json"
+            wildcards |= {
+                self._components: EVERY_MODEL,
+                manifests: "An artifact is a folder named by its hash.",
+            }
+            allowed |= {
+                "SeeComponents": ("sagemaker:DescribeInferenceComponent", self._components),
+                "ReadManifests": ("s3:GetObject", manifests),
+                "DecryptManifests": ("kms:Decrypt", self.key("models").key_arn),
+            }
         return PlatformFunction(
             self,
             "Catalog",
@@ -175,6 +194,7 @@ class ApiStack(PlatformStack):
                 "RESOURCE_PREFIX": self.names.prefix,
                 "LIVE_PATH": self.names.parameter("models"),
                 "MODELS": json.dumps(names, separators=(",", ":")),
+                "ARTIFACTS_BUCKET": self.bucket_name("models"),
             },
             memory_mb=512,
             timeout_seconds=10,
@@ -183,7 +203,7 @@ class ApiStack(PlatformStack):
                 iam.PolicyStatement(sid=sid, actions=[action], resources=[resource])
                 for sid, (action, resource) in allowed.items()
             ],
-            wildcards={resource: EVERY_MODEL for _, resource in allowed.values()},
+            wildcards=wildcards,
         )
 
     def _let_api_gateway_log(self, api: apigateway.SpecRestApi) -> None:

@@ -47,6 +47,7 @@ class CiStack(PlatformStack):
             | {
                 self._functions: "A new model is a new function, with the same prefix.",
                 self._endpoints: "A new model is a new endpoint, with the same prefix.",
+                self._components: "A new model may be a new component, with the same prefix.",
                 self._parameters: "A new model is a new parameter, on the same path.",
             },
         )
@@ -62,6 +63,10 @@ class CiStack(PlatformStack):
     @property
     def _endpoints(self) -> str:
         return self.regional_arn("sagemaker", f"endpoint/{self.names.prefix}-*")
+
+    @property
+    def _components(self) -> str:
+        return self.regional_arn("sagemaker", f"inference-component/{self.names.prefix}-*")
 
     @property
     def _parameters(self) -> str:
@@ -118,6 +123,7 @@ class CiStack(PlatformStack):
         for sid, action, resource in (
             ("SeeFunctions", "lambda:GetFunctionConfiguration", self._functions),
             ("SeeEndpoints", "sagemaker:DescribeEndpoint", self._endpoints),
+            ("SeeComponents", "sagemaker:DescribeInferenceComponent", self._components),
             ("SeeVersions", "ssm:GetParameters", self._parameters),
         ):
             role.add_to_policy(iam.PolicyStatement(sid=sid, actions=[action], resources=[resource]))

@@ -23,7 +23,7 @@ class CpuModelStack(ModelStack):
             "Inference",
             source="inference",
             function_name=self.resource_name,
-            log_group_name=self.names.model_log_group(spec.name, spec.target),
+            log_group_name=self.names.model_log_group(spec.name, spec.home),
             description=spec.description,
             environment={
                 **self.runtime_environment,

@@ -1,10 +1,11 @@
-"""A GPU model: a SageMaker endpoint over the availability zones, scaled on the requests in flight."""
+"""A GPU model: a SageMaker endpoint over the availability zones, scaled on the requests in flight. Either it
+always runs (`always_on`), or it sleeps while nobody calls it (`from_zero`).
+"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import aws_cdk as cdk
-from aws_cdk import aws_applicationautoscaling as scaling
-from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_ecr_assets as ecr_assets
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_sagemaker as sagemaker
@@ -14,7 +15,7 @@ from catalog.environment import Environment
 from catalog.instances import gpus, supports_kms_volume
 from catalog.model import GpuModel
 from stacks.bundling import ROOT
-from stacks.constructs import metrics
+from stacks.constructs import always_on, from_zero, metrics
 from stacks.constructs.acknowledge import acknowledge, acknowledge_wildcards
 from stacks.constructs.alarms import PlatformAlarm
 from stacks.constructs.metrics import VARIANT
@@ -33,11 +34,19 @@ class GpuModelStack(ModelStack):
         self.gpu, self.scaling = spec.gpu, spec.scaling
         # SageMaker would make it too, without key and end.
         log_group = self.log_group("EndpointLogs", self._log_group_name)
-        model = self._model()
+        network = PrivateNetwork.of(self)
+        role = self._role()
+        model = self._model(role, network)
         errors = self.alarm_on_errors()
-        endpoint = self._endpoint(self._config(model), errors)
-        endpoint.node.add_dependency(log_group)
-        self._scale(endpoint)
+        served: cdk.CfnResource
+        if spec.sleeps:
+            config = self._config(from_zero.variant(spec), from_zero.host(role, network))
+            config.node.add_dependency(role)
+            served = from_zero.serve(self, spec, self.resource_name, config, model, errors)
+        else:
+            config = self._config(always_on.variant(spec, model))
+            served = always_on.serve(self, spec, self.resource_name, config, errors)
+        served.node.add_dependency(log_group)
         self.watch([*errors, *self._saturation(spec)])
 
     def _saturation(self, spec: GpuModel) -> list[PlatformAlarm]:
@@ -62,8 +71,8 @@ class GpuModelStack(ModelStack):
             self.cause(
                 "full-scale",
                 metrics.at_full_scale(spec, self.names),
-                f"all {self.scaling.max} instances run, and are asked more than "
-                f"{self.scaling.target_concurrency} requests at once, in ten minutes of fifteen.",
+                f"all {self.scaling.max} {'copies' if spec.sleeps else 'instances'} run, and are asked more "
+                f"than {self.scaling.target_concurrency} requests at once, in ten minutes of fifteen.",
                 threshold=1,
                 periods=15,
                 of_them=10,
@@ -75,10 +84,22 @@ class GpuModelStack(ModelStack):
                 threshold=5,
                 periods=2,
             ),
+            *([self._no_waking(spec)] if spec.sleeps else []),
         ]
 
-    def _model(self) -> sagemaker.CfnModel:
-        network = PrivateNetwork.of(self)
+    def _no_waking(self, spec: GpuModel) -> PlatformAlarm:
+        return self.cause(
+            "asleep",
+            metrics.asleep(spec, self.names, cdk.Duration.minutes(5)),
+            "requests found no copy in four of eight times five minutes: it does not wake.",
+            # Waking takes two of these, or three; clients that heed Retry-After come back every second one.
+            threshold=1,
+            periods=8,
+            of_them=4,
+            runbook="no-capacity",
+        )
+
+    def _role(self) -> iam.Role:
         role = iam.Role(self, "Role", assumed_by=self.account_principal("sagemaker.amazonaws.com"))
         for statement in [*self.read_artifacts(), *self.write_captures(), *self._operate()]:
             role.add_to_policy(statement)
@@ -92,6 +113,9 @@ class GpuModelStack(ModelStack):
                 "the metrics' namespace is the boundary.",
             },
         )
+        return role
+
+    def _model(self, role: iam.Role, network: PrivateNetwork) -> sagemaker.CfnModel:
         # No name: CloudFormation must be able to make the next one before it deletes this one.
         model = sagemaker.CfnModel(
             self,
@@ -115,7 +139,10 @@ class GpuModelStack(ModelStack):
         model.node.add_dependency(role)
         return model
 
-    def _config(self, model: sagemaker.CfnModel) -> sagemaker.CfnEndpointConfig:
+    def _config(
+        self, variant: Mapping[str, Any], more: Mapping[str, Any] | None = None
+    ) -> sagemaker.CfnEndpointConfig:
+        """The endpoint's configuration: a production variant with `variant`'s properties, `more` besides."""
         encrypted = supports_kms_volume(self.gpu.instance_type)
         config = sagemaker.CfnEndpointConfig(
             self,
@@ -126,16 +153,14 @@ class GpuModelStack(ModelStack):
             production_variants=[
                 sagemaker.CfnEndpointConfig.ProductionVariantProperty(
                     variant_name=VARIANT,
-                    model_name=model.attr_model_name,
                     instance_type=self.gpu.instance_type,
-                    initial_instance_count=self.scaling.min,
                     initial_variant_weight=1,
                     volume_size_in_gb=self.gpu.volume_gb,
                     inference_ami_version=INFERENCE_AMI_VERSION,
-                    container_startup_health_check_timeout_in_seconds=self.gpu.startup_timeout_seconds,
-                    model_data_download_timeout_in_seconds=self.gpu.startup_timeout_seconds,
+                    **variant,
                 )
             ],
+            **(more or {}),
         )
         if not encrypted:
             acknowledge(
@@ -166,77 +191,18 @@ class GpuModelStack(ModelStack):
             ),
         )
 
-    def _endpoint(
-        self, config: sagemaker.CfnEndpointConfig, alarms: Sequence[cloudwatch.Alarm]
-    ) -> sagemaker.CfnEndpoint:
-        property_, bake = sagemaker.CfnEndpoint, 60 * self.spec.release.bake_minutes
-        return sagemaker.CfnEndpoint(
-            self,
-            "Endpoint",
-            endpoint_name=self.resource_name,
-            endpoint_config_name=config.attr_endpoint_config_name,
-            # The instance count belongs to autoscaling: an update must not shrink a busy endpoint back to
-            # `min`.
-            retain_all_variant_properties=True,
-            deployment_config=property_.DeploymentConfigProperty(
-                blue_green_update_policy=property_.BlueGreenUpdatePolicyProperty(
-                    traffic_routing_configuration=self._shift(bake),
-                    termination_wait_in_seconds=60,
-                    # Start, bake twice, and drain.
-                    maximum_execution_timeout_in_seconds=max(
-                        3600, self.gpu.startup_timeout_seconds + 2 * bake + 1200
-                    ),
-                ),
-                auto_rollback_configuration=property_.AutoRollbackConfigProperty(
-                    alarms=[property_.AlarmProperty(alarm_name=alarm.alarm_name) for alarm in alarms]
-                ),
-            ),
-        )
-
-    def _shift(self, bake_seconds: int) -> sagemaker.CfnEndpoint.TrafficRoutingConfigProperty:
-        percent, property_ = self.spec.release.canary_percent, sagemaker.CfnEndpoint
-        canary = property_.CapacitySizeProperty(type="CAPACITY_PERCENT", value=percent) if percent else None
-        return property_.TrafficRoutingConfigProperty(
-            type="CANARY" if canary else "ALL_AT_ONCE",
-            canary_size=canary,
-            wait_interval_in_seconds=bake_seconds,
-        )
-
-    def _scale(self, endpoint: sagemaker.CfnEndpoint) -> None:
-        target = scaling.ScalableTarget(
-            self,
-            "Scaling",
-            service_namespace=scaling.ServiceNamespace.SAGEMAKER,
-            scalable_dimension="sagemaker:variant:DesiredInstanceCount",
-            resource_id=f"endpoint/{self.resource_name}/variant/{VARIANT}",
-            min_capacity=self.scaling.min,
-            max_capacity=self.scaling.max,
-            role=iam.Role.from_role_arn(
-                self,
-                "ScalingRole",
-                # Application Auto Scaling's service-linked role, which it makes by itself.
-                f"arn:{self.partition}:iam::{self.account}:role/aws-service-role/"
-                "sagemaker.application-autoscaling.amazonaws.com/"
-                "AWSServiceRoleForApplicationAutoScaling_SageMakerEndpoint",
-            ),
-        )
-        target.node.add_dependency(endpoint)
-        target.scale_to_track_metric(
-            "Concurrency",
-            target_value=self.scaling.target_concurrency,
-            # Ten-second data: it sees a burst a minute before the invocation count does.
-            predefined_metric=scaling.PredefinedMetric.SAGEMAKER_VARIANT_CONCURRENT_REQUESTS_PER_MODEL_HIGH_RESOLUTION,
-            scale_in_cooldown=cdk.Duration.seconds(self.scaling.scale_in_cooldown_seconds),
-            scale_out_cooldown=cdk.Duration.seconds(self.scaling.scale_out_cooldown_seconds),
-        )
-
     @property
     def _log_group_name(self) -> str:
-        return self.names.model_log_group(self.spec.name, self.spec.target)
+        return self.names.model_log_group(self.spec.name, self.spec.home)
 
     @property
     def _log_streams(self) -> str:
         return self.regional_arn("logs", f"log-group:{self._log_group_name}:*")
+
+    @property
+    def _namespaces(self) -> str | list[str]:
+        """Where SageMaker publishes what instances, and copies, measure about themselves."""
+        return [metrics.INSTANCES, metrics.COPIES] if self.spec.sleeps else metrics.INSTANCES
 
     def _operate(self) -> list[iam.PolicyStatement]:
         """What SageMaker does in the role's name: find files, write logs and metrics, join the network."""
@@ -256,7 +222,7 @@ class GpuModelStack(ModelStack):
                 sid="PublishMetrics",
                 actions=["cloudwatch:PutMetricData"],
                 resources=["*"],
-                conditions={"StringEquals": {"cloudwatch:namespace": "/aws/sagemaker/Endpoints"}},
+                conditions={"StringEquals": {"cloudwatch:namespace": self._namespaces}},
             ),
             iam.PolicyStatement(
                 sid="AttachToTheNetwork",

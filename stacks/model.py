@@ -34,12 +34,12 @@ class ModelStack(PlatformStack):
     def __init__(self, scope: Construct, environment: Environment, spec: ModelSpec) -> None:
         super().__init__(
             scope,
-            on_target(spec.name, spec.target),
+            on_target(spec.name, spec.home),
             environment,
             description=f"Model {spec.name}: {spec.description}",
         )
         self.spec = spec
-        self.resource_name = self.names.model(spec.name)
+        self.resource_name = self.names.model(spec.name, spec.home)
         self.health = metrics.model(spec, self.names)
         self.live_sha256 = self.shared(f"models/{spec.name}/live")
         self.artifact_uri = f"s3://{self.bucket_name('models')}/{spec.name}/{self.live_sha256}/"
@@ -119,14 +119,17 @@ class ModelStack(PlatformStack):
         threshold: float,
         periods: int = 1,
         of_them: int | None = None,
+        runbook: str = "",
     ) -> PlatformAlarm:
-        """An alarm on what may come to hurt the model's callers; `kind` is its runbook's section too."""
+        """An alarm on what may come to hurt the model's callers; `kind` is its runbook's section too, unless
+        another is given.
+        """
         return PlatformAlarm(
             self,
             of_model(self.spec, kind),
             metric,
             description=f"Model {self.spec.name}: {what}",
-            runbook=kind,
+            runbook=runbook or kind,
             threshold=threshold,
             periods=periods,
             of_them=of_them,

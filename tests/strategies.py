@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from catalog import CpuModel, GpuModel, ModelSpec
-from catalog.instances import hosted, is_gpu
+from catalog.instances import gpus, hosted, is_gpu
 from catalog.model import Access, Artifact, Capture, Cpu, Gpu, Limits, Release, Scaling, Slo
 from catalog.section import NAME_PATTERN
 
@@ -22,10 +22,10 @@ artifacts = st.just(Artifact()) | st.builds(
 
 @st.composite
 def scalings(draw: st.DrawFn) -> Scaling:
-    least = draw(st.integers(1, 50))
+    least = draw(st.just(0) | st.integers(1, 50))
     return Scaling(
         min=least,
-        max=draw(st.integers(least, 100)),
+        max=draw(st.integers(max(least, 1), 100)),
         target_concurrency=draw(st.integers(1, 1000)),
         scale_in_cooldown_seconds=draw(st.integers(0, 3600)),
         scale_out_cooldown_seconds=draw(st.integers(0, 3600)),
@@ -48,27 +48,38 @@ shared: dict[str, Any] = {
     "release": st.builds(Release, canary_percent=st.integers(0, 50), bake_minutes=st.integers(1, 60)),
     "access": st.builds(Access, scope=st.sampled_from(["shared", "own"])),
 }
-specs: st.SearchStrategy[ModelSpec] = st.builds(
-    CpuModel,
-    target=st.just("cpu"),
-    cpu=st.builds(
-        Cpu,
-        memory_mb=st.integers(128, 10240),
-        timeout_seconds=st.integers(1, 29),
-        ephemeral_storage_mb=st.integers(512, 10240),
-        reserved_concurrency=st.none() | st.integers(1, 10000),
-    ),
-    **shared,
-) | st.builds(
-    GpuModel,
-    target=st.just("gpu"),
-    gpu=st.builds(
-        Gpu,
-        instance_type=st.sampled_from([instance for instance in hosted() if is_gpu(instance)]),
-        container=matching(NAME_PATTERN),
-        startup_timeout_seconds=st.integers(60, 3600),
-        volume_gb=st.none() | st.integers(1, 512),
-    ),
-    scaling=scalings(),
-    **shared,
+
+
+@st.composite
+def gpu_models(draw: st.DrawFn) -> GpuModel:
+    instance_type = draw(st.sampled_from([instance for instance in hosted() if is_gpu(instance)]))
+    scaling = draw(scalings())
+    common = {name: draw(values) for name, values in shared.items()}
+    gpu: dict[str, Any] = {
+        "instance_type": instance_type,
+        "container": draw(matching(NAME_PATTERN)),
+        "startup_timeout_seconds": draw(st.integers(60, 3600)),
+        "volume_gb": draw(st.none() | st.integers(1, 512)),
+    }
+    if scaling.min == 0:
+        gpu["copy_memory_mb"] = draw(st.integers(128, 100_000))
+        gpu["copy_gpus"] = draw(st.integers(1, gpus(instance_type)))
+        common["release"] = Release(bake_minutes=draw(st.integers(1, 60)))
+    return GpuModel(target="gpu", gpu=Gpu(**gpu), scaling=scaling, **common)
+
+
+specs: st.SearchStrategy[ModelSpec] = (
+    st.builds(
+        CpuModel,
+        target=st.just("cpu"),
+        cpu=st.builds(
+            Cpu,
+            memory_mb=st.integers(128, 10240),
+            timeout_seconds=st.integers(1, 29),
+            ephemeral_storage_mb=st.integers(512, 10240),
+            reserved_concurrency=st.none() | st.integers(1, 10000),
+        ),
+        **shared,
+    )
+    | gpu_models()
 )

@@ -42,6 +42,7 @@ class PlatformAlarm(cloudwatch.Alarm):
         periods: how many periods of the metric are looked at, and `of_them` how many of those must breach;
             all of them unless given.
         notify: whether the topic hears of it by itself, not only through a composite.
+        calls: what it sets off instead: it is no bad news then, and nobody hears of it.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class PlatformAlarm(cloudwatch.Alarm):
         of_them: int | None = None,
         missing: cloudwatch.TreatMissingData = NOT_BREACHING,
         notify: bool = False,
+        calls: cloudwatch.IAlarmAction | None = None,
     ) -> None:
         super().__init__(
             stack,
@@ -70,7 +72,9 @@ class PlatformAlarm(cloudwatch.Alarm):
             datapoints_to_alarm=of_them or periods,
             treat_missing_data=missing,
         )
-        if notify:
+        if calls:
+            self.add_alarm_action(calls)
+        elif notify:
             _notify(stack, self)
         else:
             reason = "A composite alarm that it is part of notifies: one failure is one message."
@@ -103,7 +107,7 @@ class CompositeAlarm(cloudwatch.CompositeAlarm):
 
 def of_model(spec: ModelSpec, kind: str) -> str:
     """The name of a model's alarm."""
-    return f"{on_target(spec.name, spec.target)}-{kind}"
+    return f"{on_target(spec.name, spec.home)}-{kind}"
 
 
 def both(first: cloudwatch.IAlarm, second: cloudwatch.IAlarm) -> str:

@@ -54,7 +54,7 @@ def add_model_dashboard(
         _graph("Errors by kind", [_labelled(m, kind) for kind, m in health.errors.items()]),
         *(_function(stack, spec) if isinstance(spec, CpuModel) else _endpoint(stack, spec)),
     )
-    group = stack.names.model_log_group(spec.name, spec.target)
+    group = stack.names.model_log_group(spec.name, spec.home)
     dashboard.add_widgets(
         _log(
             "Versions that answered (the last is live)",
@@ -174,7 +174,7 @@ def _about(stack: PlatformStack, spec: ModelSpec) -> cloudwatch.TextWidget:
         f"# {spec.name}",
         f"{spec.description} Runs on {runs}; {spec.owner} answers for it. "
         f"Promised: {spec.slo.availability_percent:g} % of requests without a 5xx, 99 % within "
-        f"{spec.slo.p99_ms} ms.",
+        f"{spec.slo.p99_ms} ms." + (" Sleeps while nobody calls it." if spec.sleeps else ""),
         f"[The platform]({_link(names.prefix)}) · {_runbooks(stack)} · {_saved(stack, queries, spec.name)}",
     )
 
@@ -189,7 +189,7 @@ def _about_platform(stack: PlatformStack, models: Sequence[ModelSpec]) -> cloudw
 
 
 def _stack_of(stack: PlatformStack, model: ModelSpec) -> str:
-    return stack.names.resource(on_target(model.name, model.target))
+    return stack.names.resource(on_target(model.name, model.home))
 
 
 def _runbooks(stack: PlatformStack) -> str:
@@ -256,7 +256,7 @@ def _objectives(stack: PlatformStack, spec: ModelSpec) -> list[cloudwatch.IWidge
     def route(name: str, statistic: str) -> cloudwatch.Metric:
         return metrics.route(name, stack.names, spec, statistic=statistic)
 
-    requests, failed = route("Count", "Sum"), route("5XXError", "Sum")
+    requests, failed = route("Count", "Sum"), metrics.failed(spec, stack.names)
     in_time = route("Latency", f"PR(:{spec.slo.p99_ms})")
     budget = round(100 - spec.slo.availability_percent, 9)
     values = (
@@ -351,14 +351,21 @@ def _endpoint(stack: PlatformStack, spec: GpuModel) -> list[cloudwatch.IWidget]:
         metrics.instances(spec, stack.names, name).with_(label=label)
         for name, label in (("MemoryUtilization", "memory"), ("DiskUtilization", "disk"))
     ]
-    limits = spec.scaling
+    limits, instances = spec.scaling, metrics.running_instances(spec, stack.names).with_(label="instances")
+    requests = metrics.in_flight(spec, stack.names).with_(label="requests at once")
+    lines = [_line(limits.max, f"scaling.max {limits.max}")]
+    usage = _graph("In use on the fullest instance (%)", [*used, *rest], axis=_PERCENT)
+    if not spec.sleeps:
+        return [usage, _graph("Instances, and requests at once", [instances], right=[requests], lines=lines)]
+    copies = metrics.running_copies(spec, stack.names).with_(label="copies")
+    sleeping = metrics.asleep(spec, stack.names).with_(label="found it asleep")
     return [
-        _graph("In use on the fullest instance (%)", [*used, *rest], axis=_PERCENT),
+        usage,
         _graph(
-            "Instances, and requests at once",
-            [metrics.running_instances(spec, stack.names).with_(label="instances")],
-            right=[metrics.in_flight(spec, stack.names).with_(label="requests at once")],
-            lines=[_line(limits.max, f"scaling.max {limits.max}")],
+            "Copies and instances, requests per copy at once, and those that found none",
+            [copies, instances],
+            right=[requests, sleeping],
+            lines=lines,
         ),
     ]
 

@@ -13,6 +13,9 @@ PERIOD = cdk.Duration.minutes(1)
 THROTTLED = "Throttled"
 """What the access log's metric filter counts answers of 429 as."""
 
+INSTANCES, COPIES = "/aws/sagemaker/Endpoints", "/aws/sagemaker/InferenceComponents"
+"""Namespaces of what an endpoint's instances, and a component's copies, measure about themselves."""
+
 VARIANT = "AllTraffic"
 """The one production variant of every endpoint: blue/green deployment requires its name to stay."""
 
@@ -117,7 +120,7 @@ def model(spec: ModelSpec, names: Names) -> ModelMetrics:
 
     errors: dict[str, cloudwatch.Metric | cloudwatch.MathExpression]
     if spec.target == "cpu":
-        namespace, dimensions = "AWS/Lambda", {"FunctionName": names.model(spec.name)}
+        namespace, dimensions = "AWS/Lambda", {"FunctionName": names.model(spec.name, spec.home)}
         errors = {
             "crashes": metric(namespace, dimensions, "Errors", "Sum"),
             "throttles": metric(namespace, dimensions, "Throttles", "Sum"),
@@ -125,7 +128,7 @@ def model(spec: ModelSpec, names: Names) -> ModelMetrics:
         }
         latency, unit = "Duration", "ms"
     else:
-        namespace, dimensions = "AWS/SageMaker", _variant(spec, names)
+        namespace, dimensions = "AWS/SageMaker", _server(spec, names)
         errors = {
             "server-errors": metric(namespace, dimensions, "Invocation5XXErrors", "Sum"),
             "model-errors": cloudwatch.MathExpression(
@@ -173,7 +176,7 @@ def concurrency(spec: CpuModel, names: Names) -> cloudwatch.Metric:
     return cloudwatch.Metric(
         namespace="AWS/Lambda",
         metric_name="ConcurrentExecutions",
-        dimensions_map={"FunctionName": names.model(spec.name)},
+        dimensions_map={"FunctionName": names.model(spec.name, spec.home)},
         statistic="Maximum",
         period=PERIOD,
     )
@@ -185,7 +188,7 @@ def instances(spec: GpuModel, names: Names, name: str) -> cloudwatch.Metric:
     instance's GPUs.
     """
     return cloudwatch.Metric(
-        namespace="/aws/sagemaker/Endpoints",
+        namespace=INSTANCES,
         metric_name=name,
         dimensions_map=_variant(spec, names),
         statistic="Maximum",
@@ -198,9 +201,42 @@ def running_instances(spec: GpuModel, names: Names) -> cloudwatch.Metric:
     return instances(spec, names, "CPUUtilization").with_(statistic="SampleCount")
 
 
+def running_copies(spec: GpuModel, names: Names) -> cloudwatch.Metric:
+    """Copies of a model that sleeps: each reports its CPU once a minute; there is no other count."""
+    return cloudwatch.Metric(
+        namespace=COPIES,
+        metric_name="CPUUtilizationNormalized",
+        dimensions_map=_server(spec, names),
+        statistic="SampleCount",
+        period=PERIOD,
+    )
+
+
 def in_flight(spec: GpuModel, names: Names) -> cloudwatch.Metric:
-    """Requests that an endpoint has at once, waiting ones included."""
-    return _served("ConcurrentRequestsPerModel", "Maximum", PERIOD, spec, names)
+    """Requests that an endpoint's model, or a copy, has at once, waiting ones included."""
+    name = "ConcurrentRequestsPerCopy" if spec.sleeps else "ConcurrentRequestsPerModel"
+    return _served(name, "Maximum", PERIOD, spec, names)
+
+
+def asleep(spec: ModelSpec, names: Names, period: cdk.Duration = PERIOD) -> cloudwatch.Metric:
+    """Requests to a model that sleeps which found no copy of it. Each is answered 503, and wakes it."""
+    return _served("NoCapacityInvocationFailures", "Sum", period, spec, names)
+
+
+def failed(
+    spec: ModelSpec, names: Names, period: cdk.Duration = PERIOD
+) -> cloudwatch.Metric | cloudwatch.MathExpression:
+    """Requests that were answered 5xx, but for those that found a model asleep: whoever lets it sleep has
+    chosen that answer.
+    """
+    answered = route("5XXError", names, spec, statistic="Sum", period=period)
+    if not spec.sleeps:
+        return answered
+    return cloudwatch.MathExpression(
+        expression="answered - FILL(asleep, 0)",
+        using_metrics={"answered": answered, "asleep": asleep(spec, names, period)},
+        period=period,
+    )
 
 
 def at_full_scale(spec: GpuModel, names: Names) -> cloudwatch.MathExpression:
@@ -208,7 +244,10 @@ def at_full_scale(spec: GpuModel, names: Names) -> cloudwatch.MathExpression:
     limits = spec.scaling
     return cloudwatch.MathExpression(
         expression=f"IF(running >= {limits.max} AND asked > {limits.target_concurrency}, 1, 0)",
-        using_metrics={"running": running_instances(spec, names), "asked": in_flight(spec, names)},
+        using_metrics={
+            "running": running_copies(spec, names) if spec.sleeps else running_instances(spec, names),
+            "asked": in_flight(spec, names),
+        },
         period=PERIOD,
         label="At full scale",
     )
@@ -216,13 +255,13 @@ def at_full_scale(spec: GpuModel, names: Names) -> cloudwatch.MathExpression:
 
 def unserved(spec: GpuModel, names: Names) -> cloudwatch.MathExpression:
     """Requests that failed before a container answered: no capacity, throttled or refused by SageMaker, or
-    out of time. An endpoint publishes no metric of them; they are what the route has more than the model.
+    out of time. SageMaker publishes no metric of them; they are what the route has more than the model.
     """
     period = cdk.Duration.minutes(5)
     return cloudwatch.MathExpression(
         expression="failed - FILL(models, 0)",
         using_metrics={
-            "failed": route("5XXError", names, spec, statistic="Sum", period=period),
+            "failed": failed(spec, names, period),
             "models": _served("Invocation5XXErrors", "Sum", period, spec, names),
         },
         period=period,
@@ -237,11 +276,18 @@ def _served(
     return cloudwatch.Metric(
         namespace="AWS/SageMaker",
         metric_name=name,
-        dimensions_map=_variant(spec, names),
+        dimensions_map=_server(spec, names),
         statistic=statistic,
         period=period,
     )
 
 
+def _server(spec: ModelSpec, names: Names) -> dict[str, str]:
+    """What SageMaker says of requests is by component, or by variant of an endpoint without."""
+    if spec.sleeps:
+        return {"InferenceComponentName": names.model(spec.name, spec.home)}
+    return _variant(spec, names)
+
+
 def _variant(spec: ModelSpec, names: Names) -> dict[str, str]:
-    return {"EndpointName": names.model(spec.name), "VariantName": VARIANT}
+    return {"EndpointName": names.model(spec.name, spec.home), "VariantName": VARIANT}

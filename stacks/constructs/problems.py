@@ -74,6 +74,12 @@ MODEL_ERROR = Problem(
 MODEL_UNAVAILABLE = Problem(
     "model-unavailable", 503, "The model is not ready", "The model cannot answer now; retry after a pause."
 )
+MODEL_ASLEEP = Problem(
+    "model-unavailable",
+    503,
+    "The model is not ready",
+    "The model sleeps while nobody calls it. This request wakes it, which takes minutes: send it again then.",
+)
 TIMEOUT = Problem(
     "timeout", 504, "The model did not answer in time", "Send less in one request, or retry after a pause."
 )

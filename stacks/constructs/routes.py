@@ -120,14 +120,21 @@ def _model(model: ModelSpec, names: Names, backends: Backends) -> Json:
             f"{root}/ready": {"get": _operation(answer, read)},
             f"{root}/infer": {"post": _operation(answer, invoke)},
         }
-    endpoint = names.model(model.name)
-    metadata = sagemaker.invoke_endpoint(endpoint, backends.service, backends.caller, operation="metadata")
-    infer = sagemaker.invoke_endpoint(endpoint, backends.service, backends.caller)
+    endpoint = names.model(model.name, model.home)
+    catalog = _function(backends.catalog, backends)
+    component = endpoint if model.sleeps else None
+    infer = sagemaker.invoke_endpoint(endpoint, backends.service, backends.caller, component=component)
     answers = sagemaker.ANSWERS
+    if model.sleeps:
+        # From what is stored: the model itself would have to wake for it.
+        metadata = _operation(catalog, read)
+    else:
+        asked = sagemaker.invoke_endpoint(endpoint, backends.service, backends.caller, operation="metadata")
+        metadata = _operation(asked, read, answers)
     return {
-        root: {"get": _operation(metadata, read, answers)},
+        root: {"get": metadata},
         # The endpoint's state says whether it is ready, and asking for it wakes nothing.
-        f"{root}/ready": {"get": _operation(_function(backends.catalog, backends), read)},
+        f"{root}/ready": {"get": _operation(catalog, read)},
         f"{root}/infer": {"post": _operation(infer, invoke, answers, headers=["Content-Type", "Accept"])},
     }
 

@@ -12,6 +12,7 @@ from typing import Any
 from stacks.constructs.problems import (
     INTERNAL,
     MEDIA_TYPE,
+    MODEL_ASLEEP,
     MODEL_ERROR,
     MODEL_UNAVAILABLE,
     TOO_LARGE,
@@ -39,6 +40,22 @@ TEXT = "CONVERT_TO_TEXT"
 """Content handling of answers that are text whatever the client accepts: API Gateway would take them for
 base64 where its Accept begins with one of the binary media types."""
 
+WAKING_SECONDS = 600
+"""How long a model that sleeps takes to wake: 9 minutes 24 seconds for a small one on ml.g5.xlarge, of which
+the alarm takes one, the instance and its image most of the rest (measured in us-east-1, July 2026, by Hugging
+Face: github.com/huggingface/skills).
+"""
+
+# SageMaker says of an inference component without copies what it says of a malformed request: 400, and the
+# message tells. At its start only: further on it may repeat what the client sent.
+TELL_ASLEEP = f"""\
+#set($said = $input.path('$.Message'))
+#if($said.startsWith('Inference Component has no capacity'))
+#set($context.responseOverride.header.Retry-After = '{WAKING_SECONDS}')
+{MODEL_ASLEEP.document()}#else
+{MODEL_UNAVAILABLE.document()}#end"""
+
+
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 _HEADERS = ("Content-Type", REQUEST_ID)
@@ -54,7 +71,12 @@ ANSWERS = {
 
 
 def invoke_endpoint(
-    endpoint_name: str, service: str, caller: str, *, operation: str | None = None
+    endpoint_name: str,
+    service: str,
+    caller: str,
+    *,
+    operation: str | None = None,
+    component: str | None = None,
 ) -> dict[str, Any]:
     """InvokeEndpoint on `endpoint_name`, as an `x-amazon-apigateway-integration`.
 
@@ -63,6 +85,7 @@ def invoke_endpoint(
         caller: ARN of the role that may invoke the endpoint.
         operation: `metadata` asks the container about itself, with an empty JSON object as the body; None
         sends the client's body as it is.
+        component: the inference component that answers, of an endpoint without a model of its own.
     """
     # Custom attributes are the one header that is certain to reach the container. A header mapping cannot
     # join texts, so a bare value is the request id, and `op=…` an operation.
@@ -80,6 +103,11 @@ def invoke_endpoint(
             "integration.request.header.Accept": accept,
             "integration.request.header.X-Amzn-SageMaker-Inference-Id": "context.requestId",
             f"integration.request.header.{_ATTRIBUTES}": attributes,
+            **(
+                {"integration.request.header.X-Amzn-SageMaker-Inference-Component": f"'{component}'"}
+                if component
+                else {}
+            ),
         },
         **({"requestTemplates": {"application/json": "{}"}} if operation else {}),
         # By the backend's status; API Gateway keeps one response per status of its own.
@@ -95,17 +123,24 @@ def invoke_endpoint(
             # 500 is the default's, so 400 stands in.
             "424": _answer("400", template=UNWRAP_MODEL_ERROR),
             "413": _problem(TOO_LARGE),
-            # 400: no such endpoint, or no capacity. 429 and 503: not ready, or overloaded.
-            "400|429|503": _problem(MODEL_UNAVAILABLE, retry_after=RETRY_AFTER_SECONDS),
+            # 400: no such endpoint or component, or no capacity. 429 and 503: not ready, or overloaded.
+            "400|429|503": _problem(
+                MODEL_UNAVAILABLE,
+                retry_after=RETRY_AFTER_SECONDS,
+                template=TELL_ASLEEP if component else None,
+            ),
             # Everything else, and 403 above all: ours to repair, nothing a client can act on.
             "default": _problem(INTERNAL),
         },
     }
 
 
-def _problem(problem: Problem, *, retry_after: str | None = None) -> dict[str, Any]:
+def _problem(
+    problem: Problem, *, retry_after: str | None = None, template: str | None = None
+) -> dict[str, Any]:
+    """`template`, where given, tells more than the problem's document."""
     more = {"Retry-After": f"'{retry_after}'"} if retry_after else {}
-    return _answer(str(problem.status), template=problem.document(), more=more)
+    return _answer(str(problem.status), template=template or problem.document(), more=more)
 
 
 def _answer(

@@ -166,7 +166,7 @@ def save_platform_queries(stack: PlatformStack) -> None:
 def save_model_queries(stack: PlatformStack, model: ModelSpec) -> None:
     """Queries of one model's log and the access log; with the model's stack they go."""
     names = stack.names
-    groups = [names.log_group("api-access"), names.model_log_group(model.name, model.target)]
+    groups = [names.log_group("api-access"), names.model_log_group(model.name, model.home)]
     for query in MODEL_QUERIES:
         if model.target in query.targets:
             _save(stack, query, names.query(query.name, model.name), groups)

@@ -70,7 +70,7 @@ def objectives(spec: ModelSpec, stack: PlatformStack) -> tuple[Objective, Object
     """What `slo:` of model.yaml promises: of 5xx answers, and of answers in time."""
 
     def failed(window: cdk.Duration) -> cloudwatch.IMetric:
-        return metrics.route("5XXError", stack.names, spec, statistic="Sum", period=window)
+        return metrics.failed(spec, stack.names, window)
 
     def slow(window: cdk.Duration) -> cloudwatch.IMetric:
         # The percentile rank: how many requests of a hundred took no longer.

@@ -13,7 +13,7 @@ from catalog.loader import load_platform
 from catalog.model import ModelSpec
 from inference_runtime.errors import PROBLEMS
 from stacks.api import ApiStack
-from stacks.constructs.problems import GATEWAY_RESPONSES, MODEL_ERROR, Problem
+from stacks.constructs.problems import GATEWAY_RESPONSES, MODEL_ASLEEP, MODEL_ERROR, Problem
 from tests.assembly import Assembly
 
 
@@ -111,7 +111,9 @@ def test_the_deployment_follows_every_change_of_the_document_and_nothing_else() 
     assert deployment(platform.models[1:]) != all_models
 
 
-@pytest.mark.parametrize("problem", [*GATEWAY_RESPONSES.values(), MODEL_ERROR], ids=lambda p: p.slug)
+@pytest.mark.parametrize(
+    "problem", [*GATEWAY_RESPONSES.values(), MODEL_ERROR, MODEL_ASLEEP], ids=lambda p: p.slug
+)
 def test_gateway_and_runtime_describe_a_problem_alike(problem: Problem) -> None:
     assert PROBLEMS[problem.slug] == (problem.status, problem.title)
     document = json.loads(problem.document())

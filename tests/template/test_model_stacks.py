@@ -9,7 +9,8 @@ from aws_cdk.assertions import Match, Template
 from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 
 from catalog.environment import Environment
-from catalog.model import CpuModel, GpuModel
+from catalog.model import CpuModel, GpuModel, Scaling
+from stacks.constructs.sagemaker_integration import WAKING_SECONDS
 from stacks.cpu_model import CpuModelStack
 from stacks.gpu_model import GpuModelStack
 from tests.assembly import Assembly
@@ -64,6 +65,77 @@ def test_gpu_endpoint_shifts_traffic_as_the_release_section_says(
     assert policy["MaximumExecutionTimeoutInSeconds"] > 2 * routing["WaitIntervalInSeconds"] + 600
 
 
+def test_a_model_that_sleeps_is_a_component_that_one_failed_request_wakes(
+    gpu_stack: Callable[..., Template],
+) -> None:
+    template = gpu_stack(scaling={"min": 0, "max": 3}, release={"bake_minutes": 10})
+
+    def only(kind: str) -> tuple[str, dict[str, Any]]:
+        [(logical_id, resource)] = template.find_resources(kind).items()
+        return logical_id, resource["Properties"]
+
+    _, config = only("AWS::SageMaker::EndpointConfig")
+    model_id, model = only("AWS::SageMaker::Model")
+    [variant] = config["ProductionVariants"]
+    assert "ModelName" not in variant
+    assert variant["ManagedInstanceScaling"] == {
+        "Status": "ENABLED",
+        "MinInstanceCount": 0,
+        "MaxInstanceCount": 3,
+    }
+    # What a component takes from its endpoint is what a model of its own would have.
+    assert config["ExecutionRoleArn"] == model["ExecutionRoleArn"]
+    assert config["VpcConfig"] == model["VpcConfig"]
+    assert config["EnableNetworkIsolation"] is True
+
+    name = "inference-prod-0-example-model"
+    endpoint_id, endpoint = only("AWS::SageMaker::Endpoint")
+    _, component = only("AWS::SageMaker::InferenceComponent")
+    assert (endpoint["EndpointName"], component["InferenceComponentName"]) == (name, name)
+    # By reference: it is deleted before its endpoint.
+    assert component["EndpointName"] == {"Fn::GetAtt": [endpoint_id, "EndpointName"]}
+    assert component["Specification"]["ModelName"] == {"Fn::GetAtt": [model_id, "ModelName"]}
+    deployment = component["DeploymentConfig"]
+    assert deployment["RollingUpdatePolicy"]["MaximumBatchSize"] == {"Type": "COPY_COUNT", "Value": 1}
+    assert deployment["RollingUpdatePolicy"]["WaitIntervalInSeconds"] == 600
+    assert len(deployment["AutoRollbackConfiguration"]["Alarms"]) == 2
+
+    _, target = only("AWS::ApplicationAutoScaling::ScalableTarget")
+    assert target["ResourceId"] == f"inference-component/{name}"
+    assert target["ScalableDimension"] == "sagemaker:inference-component:DesiredCopyCount"
+    assert (target["MinCapacity"], target["MaxCapacity"]) == (0, 3)
+    policies = template.find_resources("AWS::ApplicationAutoScaling::ScalingPolicy")
+    by_type = {
+        policy["Properties"]["PolicyType"]: (i, policy["Properties"]) for i, policy in policies.items()
+    }
+    tracking = by_type["TargetTrackingScaling"][1]["TargetTrackingScalingPolicyConfiguration"]
+    assert tracking["PredefinedMetricSpecification"]["PredefinedMetricType"] == (
+        "SageMakerInferenceComponentConcurrentRequestsPerCopyHighResolution"
+    )
+    wake_id, wake = by_type["StepScaling"]
+    step = wake["StepScalingPolicyConfiguration"]
+    assert (step["AdjustmentType"], step["StepAdjustments"]) == (
+        "ChangeInCapacity",
+        [{"MetricIntervalLowerBound": 0, "ScalingAdjustment": 1}],
+    )
+    # As long as it takes to wake: who knocks meanwhile wakes no second copy.
+    assert step["Cooldown"] == WAKING_SECONDS
+    template.has_resource_properties(
+        "AWS::CloudWatch::Alarm",
+        {
+            "AlarmActions": [{"Ref": wake_id}],
+            "Namespace": "AWS/SageMaker",
+            "MetricName": "NoCapacityInvocationFailures",
+            "Dimensions": [{"Name": "InferenceComponentName", "Value": name}],
+            "ComparisonOperator": "GreaterThanOrEqualToThreshold",
+            "Threshold": 1,
+            "Statistic": "Sum",
+            "Period": 60,
+            "EvaluationPeriods": 1,
+        },
+    )
+
+
 def test_both_targets_serve_the_live_version_by_parameter(prod: Assembly) -> None:
     for stack, model in ((GPU_STACK, "text-embedding"), (CPU_STACK, "file-type")):
         parameters = {
@@ -106,25 +178,31 @@ def test_a_model_that_moves_can_have_both_stacks_at_once(prod_environment: Envir
     common = {"name": "moving", "description": "Moves.", "owner": "ml", "version": "1.0.0"}
     cpu = CpuModel.model_validate({**common, "target": "cpu"})
     gpu = GpuModel.model_validate({**common, "target": "gpu", "gpu": {"instance_type": "ml.g5.xlarge"}})
+    asleep = gpu.model_copy(update={"scaling": Scaling(min=0)})
     app = cdk.App()
-    stacks = (CpuModelStack(app, prod_environment, cpu), GpuModelStack(app, prod_environment, gpu))
-    assert stacks[0].stack_name != stacks[1].stack_name
+    stacks = (
+        CpuModelStack(app, prod_environment, cpu),
+        GpuModelStack(app, prod_environment, gpu),
+        GpuModelStack(app, prod_environment, asleep),
+    )
+    assert len({stack.stack_name for stack in stacks}) == 3
 
-    def names(stack: cdk.Stack) -> set[tuple[str, str]]:
+    def names(stack: cdk.Stack) -> set[tuple[str, ...]]:
         """Type and name of every resource that the template names, by the types' own schemas."""
         found = set()
         for resource in Template.from_stack(stack).to_json()["Resources"].values():
             schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", resource["Type"]).schema
-            for path in schema.get("primaryIdentifier", []):
-                name = resource.get("Properties", {}).get(path.rsplit("/", 1)[-1])
-                if isinstance(name, str):
-                    found.add((resource["Type"], name))
+            properties = resource.get("Properties", {})
+            parts = [properties.get(path.rsplit("/", 1)[-1]) for path in schema["primaryIdentifier"]]
+            if all(isinstance(part, str) for part in parts):
+                found.add((resource["Type"], *parts))
         return found
 
-    cpu_names, gpu_names = map(names, stacks)
+    cpu_names, gpu_names, asleep_names = map(names, stacks)
     assert ("AWS::Lambda::Function", "inference-prod-moving") in cpu_names
-    assert len(gpu_names) > 1
-    assert not cpu_names & gpu_names
+    assert min(len(gpu_names), len(asleep_names)) > 1
+    assert not cpu_names & (gpu_names | asleep_names)
+    assert not gpu_names & asleep_names
 
 
 @pytest.fixture

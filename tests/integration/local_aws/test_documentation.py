@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from local_aws import autoscaling, resource_types
+from local_aws import autoscaler, autoscaling, resource_types
 from local_aws.cloudformation import ResourceType
 from local_aws.sagemaker import container, deployment, fleet
+from local_aws.sagemaker.components import Components
 from local_aws.sagemaker.control import Control
 from local_aws.state import HOME_VARIABLE, Home
 
@@ -35,7 +36,11 @@ def test_every_added_type_is_in_the_table(module: object) -> None:
 
 
 def test_every_served_operation_is_listed() -> None:
-    served = Control(Home.resolve(), lambda account, region, endpoint: set()).service().operations
+    home = Home.resolve()
+    served = {
+        *Control(home, lambda account, region, endpoint: set()).operations(),
+        *Components(home).operations(),
+    }
     listed = set(re.findall(r"\b[A-Z]\w+", PAGE.partition("Operations:")[2].partition("Any other")[0]))
     assert listed == {*served, "InvokeEndpoint"}
 
@@ -46,6 +51,7 @@ def test_every_served_operation_is_listed() -> None:
         (HOME_VARIABLE, ".local"),
         (fleet.MAX_INSTANCES_VARIABLE, "1"),
         (deployment.MAX_WAIT_VARIABLE, f"{deployment.DEFAULT_MAX_WAIT:.0f}"),
+        (autoscaler.MINUTE_VARIABLE, "60"),
         (container.CONTAINERS_VARIABLE, "inference_containers"),
     ],
 )

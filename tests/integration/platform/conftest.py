@@ -69,7 +69,8 @@ class Platform:
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     home = tmp_path_factory.mktemp("platform")
-    variables = {**os.environ, "LOCAL_AWS_HOME": str(home)}
+    # What autoscaling takes a quarter of an hour for takes three seconds.
+    variables = {**os.environ, "LOCAL_AWS_HOME": str(home), "LOCAL_AWS_SCALING_MINUTE": "0.2"}
     command = [sys.executable, "-m", "inferctl"]
     try:
         up = subprocess.run([*command, "up"], capture_output=True, text=True, cwd=ROOT, env=variables)

@@ -15,6 +15,7 @@ network: {cidr: 10.0.0.0/16}
 clients:
   - {name: caller, scopes: [invoke]}
   - {name: operator, scopes: [admin]}
+containers: {onnx: {build: true}}
 """
 MODEL = """\
 name: tiny
@@ -28,11 +29,17 @@ version: 1.0.0
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     (tmp_path / "config").mkdir()
-    for name in ("tiny", "bare"):
+    for name in ("tiny", "bare", "dormant"):
         (tmp_path / "models" / name).mkdir(parents=True)
         (tmp_path / "models" / name / "model.yaml").write_text(MODEL.replace("tiny", name, 1))
-    for file in ("sample.json", "expected.json"):
-        (tmp_path / "models" / "tiny" / file).write_text("{}")
+    sleeps = MODEL.replace("tiny", "dormant", 1).replace("target: cpu", "target: gpu")
+    sleeps += "gpu: {instance_type: ml.g5.xlarge}\nscaling: {min: 0}\n"
+    (tmp_path / "models" / "dormant" / "model.yaml").write_text(sleeps)
+    (tmp_path / "inference_containers" / "onnx").mkdir(parents=True)
+    (tmp_path / "inference_containers" / "onnx" / "Dockerfile").write_text("FROM x")
+    for name in ("tiny", "dormant"):
+        for file in ("sample.json", "expected.json"):
+            (tmp_path / "models" / name / file).write_text("{}")
     return tmp_path
 
 
@@ -57,6 +64,7 @@ def test_a_probe_asks_models_that_have_a_sample(root: Path) -> None:
         ("{client: nobody}", "the scope 'invoke': caller"),
         ("{client: caller, models: [huge]}", "probe.models[0]: 'huge' is not allowed: must be a model"),
         ("{client: caller, models: [tiny, bare]}", "models/bare/ has no sample.json and no expected.json"),
+        ("{client: caller, models: [dormant]}", "its scaling.min is 0, and the probe would keep it awake"),
         ("{client: caller, minutes: 0}", "probe.minutes"),
     ],
 )

@@ -1,10 +1,15 @@
 """The API's OpenAPI document, made from a catalog without CDK."""
 
+import json
 from typing import Any
 
-from catalog.model import CpuModel, GpuModel, ModelSpec
+import pytest
+
+from catalog.model import CpuModel, GpuModel, ModelSpec, Scaling
 from catalog.names import Names
+from local_aws import vtl
 from stacks.constructs.routes import Backends, document, resources
+from stacks.constructs.sagemaker_integration import TELL_ASLEEP, WAKING_SECONDS
 
 BACKENDS = Backends(
     service="arn:aws:apigateway:eu-west-1",
@@ -16,6 +21,7 @@ BACKENDS = Backends(
 COMMON = {"name": "one-model", "description": "One.", "owner": "ml", "version": "1.0.0"}
 CPU = CpuModel.model_validate({**COMMON, "target": "cpu"})
 GPU = GpuModel.model_validate({**COMMON, "target": "gpu", "gpu": {"instance_type": "ml.g5.xlarge"}})
+SLEEPER = GPU.model_copy(update={"scaling": Scaling(min=0)})
 
 
 def routes(*models: ModelSpec) -> dict[str, Any]:
@@ -31,6 +37,7 @@ def test_a_model_has_the_same_routes_on_either_target() -> None:
     assert (
         routes(CPU).keys()
         == routes(GPU).keys()
+        == routes(SLEEPER).keys()
         == routes().keys()
         | {
             "GET /v2/models/one-model",
@@ -49,6 +56,48 @@ def test_a_cpu_model_is_its_alias_and_a_gpu_model_its_endpoint() -> None:
     )
     # Asking the endpoint's state wakes nothing.
     assert routes(GPU)["GET /v2/models/one-model/ready"] == f"{lambda_}/{BACKENDS.catalog}/invocations"
+
+
+def test_nothing_but_inference_reaches_a_model_that_sleeps() -> None:
+    catalog = f"arn:aws:apigateway:eu-west-1:lambda:path/2015-03-31/functions/{BACKENDS.catalog}/invocations"
+    assert routes(SLEEPER)["GET /v2/models/one-model"] == catalog
+    assert routes(SLEEPER)["GET /v2/models/one-model/ready"] == catalog
+    [infer] = [
+        operation["x-amazon-apigateway-integration"]
+        for item in document([SLEEPER], Names("dev"), BACKENDS)["paths"].values()
+        for verb, operation in item.items()
+        if verb == "post"
+    ]
+    # Another endpoint than it had while it always ran: SageMaker turns none into the other.
+    assert infer["uri"].endswith(":runtime.sagemaker:path/endpoints/inference-dev-0-one-model/invocations")
+    header = "integration.request.header.X-Amzn-SageMaker-Inference-Component"
+    assert infer["requestParameters"][header] == "'inference-dev-0-one-model'"
+
+
+NO_CAPACITY = "Inference Component has no capacity to process this request. ApplicationAutoScaling may be …"
+
+
+@pytest.mark.parametrize(
+    ("said", "asleep"),
+    [
+        ({"Message": NO_CAPACITY, "ErrorCode": "VALIDATION_ERROR"}, True),
+        ({"Message": f"Inference Component inference-dev-0-one-model of {NO_CAPACITY} not found."}, False),
+        ({"Message": "Value at 'body' failed to satisfy constraint"}, False),
+        ({"message": "Service Unavailable"}, False),
+        ({}, False),
+    ],
+)
+def test_only_a_message_that_begins_so_says_that_a_model_sleeps(said: dict[str, str], asleep: bool) -> None:
+    text, overrides = vtl.render(
+        TELL_ASLEEP, vtl.Input(json.dumps(said), {}, {}, {}), {"requestId": "r-1"}, {}, "responseOverride"
+    )
+    answer = json.loads(text)
+    assert (answer["status"], answer["request_id"]) == (503, "r-1")
+    assert answer["type"] == "urn:inference-platform:problem:model-unavailable"
+    assert ("sleeps" in answer["detail"]) == asleep
+    # Minutes, as it takes; the mapping's own few seconds where it does not sleep.
+    assert dict(overrides.header) == ({"Retry-After": str(WAKING_SECONDS)} if asleep else {})
+    assert overrides.status is None
 
 
 def test_resources_are_counted_as_api_gateway_makes_them() -> None:
