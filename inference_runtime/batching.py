@@ -1,8 +1,10 @@
 """Requests of one model joined into batches, and run where that costs least.
 
-A batch is never waited for. Requests that the event loop has read together are joined; while the engine is
-busy, more of them queue and form the next batch; an idle engine runs what there is. So a lone request pays
-for one further look at the sockets, and load makes its own batches.
+There is no timer. Requests that the event loop has read together are joined; while the engine is busy, more
+of them queue and form the next batch; an idle engine runs what there is. So a lone request pays for one
+further look at the sockets, and load makes its own batches. Only where the last batch had more requests than
+have come yet does the loop look again, for a fraction of a row's time: clients that were answered together
+ask again together.
 
 What the warm-up has measured (`Plan`) decides the rest: short batches run inline, on the loop's own thread,
 where nothing is handed over; long ones on the model's engine thread, one at a time with all cores.
@@ -61,6 +63,9 @@ class Limits:
     #: A batch that runs longer has wedged its engine.
     wedged_seconds: float = 60.0
 
+
+#: Of the time that one row takes, what a batch may wait for as many requests as the last one had.
+_LINGER = 0.25
 
 #: A model's inference: the arrays of the outputs asked for; Problem where there are none.
 Infer = Callable[[Arrays, Sequence[str]], Arrays]
@@ -154,6 +159,10 @@ class Batcher:
         self._ran = ran
         self._closing = False
         self._limits = limits
+        #: As many requests as the last batch had are likely to come again, and then are worth a moment: a
+        #: fraction of what a row costs by itself. A lone client's never wait.
+        self._crowd = 0
+        self._linger = min(limits.delay_seconds, _LINGER * plan.seconds[0][1]) if plan.max_batch > 1 else 0.0
         #: So many may wait without a thought.
         self._easy = min(plan.max_batch, limits.queue)
         self._queue: deque[Job] = deque()
@@ -220,9 +229,10 @@ class Batcher:
         found = len(self._queue)
         now = perf_counter()
         assert self._gathering is not None
-        if (
-            self._gathered < found < self.plan.max_batch
-            and now - self._gathering < self._limits.delay_seconds
+        waited = now - self._gathering
+        if found < self.plan.max_batch and (
+            (self._gathered < found and waited < self._limits.delay_seconds)
+            or (found < self._crowd and waited < self._linger)
         ):
             self._gathered = found
             self._loop.call_soon(self._gather)
@@ -242,6 +252,7 @@ class Batcher:
     def _answer(self, batch: Sequence[Job], outcomes: Sequence[Outcome], late: Sequence[Job]) -> None:
         """Give everyone what became of their request."""
         if batch:
+            self._crowd = len(batch)
             self._ran(sum([job.rows for job in batch]))
         for job, outcome in zip(batch, outcomes, strict=True):
             _finish(job, outcome)

@@ -35,8 +35,9 @@ _NEARLY = 1.06
 _INLINE_SECONDS = 0.01
 #: What takes less is not worth a second thread, whatever a measurement so short says.
 _SHORT_SECONDS = 0.0002
-#: Each measurement ends after so many seconds, but not before its second run.
-_MEASURE_SECONDS = 0.04
+#: Each measurement ends after so many seconds and runs, or after so many seconds where the runs are long.
+_MEASURE_SECONDS, _RUNS = 0.04, 5
+_LONG_SECONDS = 0.4
 #: A second session, to compare, is opened of artifacts up to this size, in bytes.
 _COMPARED_BYTES = 512 * 1024 * 1024
 
@@ -85,13 +86,19 @@ def _plan(model: Model, artifact: Artifact, engine: Engine, max_batch: int) -> t
     timed = [(1, _seconds(lambda: run(one)))]
     if joinable and max_batch > 1 and _agree(run, rows):
         timed += _larger(run, rows, timed[0][1], max_batch)
+    short = [(size, seconds) for size, seconds in timed if seconds <= _INLINE_SECONDS]
+    inline = bool(short) and model.graph_alone and _fixed(model)
+    chosen = _worth(short if inline else timed)
+    return Plan(chosen[-1][0], inline, tuple(chosen)), threads
+
+
+def _worth(timed: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """The sizes up to that from which on a row gets no cheaper; one row alone if none makes it much so."""
     best = min(seconds / size for size, seconds in timed)
-    size = next(size for size, seconds in timed if seconds / size <= best * _NEARLY)
     if timed[0][1] < best * _WORTH:
-        size = 1
-    timed = [(rows, seconds) for rows, seconds in timed if rows <= size]
-    inline = model.graph_alone and _fixed(model) and timed[-1][1] <= _INLINE_SECONDS
-    return Plan(size, inline, tuple(timed)), threads
+        return timed[:1]
+    last = next(index for index, (size, seconds) in enumerate(timed) if seconds / size <= best * _NEARLY)
+    return timed[: last + 1]
 
 
 def _threads(model: Model, artifact: Artifact, engine: Engine, run: Callable[[], object]) -> int:
@@ -99,12 +106,17 @@ def _threads(model: Model, artifact: Artifact, engine: Engine, run: Callable[[],
     large = sum(file.size for file in artifact.manifest.files.values()) > _COMPARED_BYTES
     if engine.threads or os.cpu_count() == 1 or not model.on_cpu or large:
         return engine.threads
-    many = _seconds(run)
-    before = model.exchange(model.reopened(replace(engine, threads=1)))
-    if many < _SHORT_SECONDS or _seconds(run) <= many * 1.1:
-        return 1
-    model.exchange(before)
-    return 0
+    many, one = _seconds(run), float("inf")
+    other = model.reopened(replace(engine, threads=1))
+    for _ in range(2):
+        other = model.exchange(other)
+        one = min(one, _seconds(run))
+        other = model.exchange(other)
+        many = min(many, _seconds(run))
+    if many > _SHORT_SECONDS and many * 1.1 < one:
+        return 0
+    model.exchange(other)
+    return 1
 
 
 def _larger(
@@ -124,13 +136,13 @@ def _larger(
 def _seconds(run: Callable[[], object]) -> float:
     """The shortest of several runs: what disturbs a run only ever makes it longer."""
     run()
-    shortest, end = float("inf"), perf_counter() + _MEASURE_SECONDS
-    for _ in range(50):
+    shortest, begun = float("inf"), perf_counter()
+    for count in range(1, 51):
         started = perf_counter()
         run()
         ended = perf_counter()
         shortest = min(shortest, ended - started)
-        if ended > end:
+        if ended - begun > (_MEASURE_SECONDS if count >= _RUNS else _LONG_SECONDS):
             break
     return shortest
 

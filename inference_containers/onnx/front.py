@@ -30,6 +30,8 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 100
 #: Requests of one connection that are read before the first of them is answered.
 MAX_PIPELINE = 64
+#: Clients that are accepted before those that are already here are looked after.
+_ACCEPTED = 256
 #: Larger bodies are sent beside their head, not copied behind it.
 _JOINED_BYTES = 16 * 1024
 
@@ -135,20 +137,35 @@ class Front:
         self.draining = False
         #: Of an answer by its status: the status line and the date.
         self.starts: dict[int, bytes] = {}
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        self._connecting: set[asyncio.Task[Any]] = set()
         self._ticking: asyncio.TimerHandle | None = None
 
     async def start(self, listener: socket.socket) -> None:
         """Accept from now on."""
         loop = asyncio.get_running_loop()
         self._tick(loop)
-        self._server = await loop.create_server(lambda: Connection(self), sock=listener)
+        listener.setblocking(False)
+        self._listener = listener
+        loop.add_reader(listener, self._accept, listener, loop)
+
+    def _accept(self, listener: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+        """Take every client that waits: the loop's own server takes one each time that it looks."""
+        with contextlib.suppress(OSError):
+            for _ in range(_ACCEPTED):
+                client, _ = listener.accept()
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connecting = loop.create_task(loop.connect_accepted_socket(lambda: Connection(self), client))
+                self._connecting.add(connecting)
+                connecting.add_done_callback(self._connecting.discard)
 
     async def drain(self, seconds: float) -> None:
         """Accept nothing more, answer what has begun within `seconds`, and close every connection."""
         self.draining = True
-        if self._server:
-            self._server.close()
+        if self._listener:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
         for connection in list(self.connections):
             connection.leave()
         end = perf_counter() + seconds

@@ -20,6 +20,7 @@ import itertools
 import logging
 import os
 import re
+import resource
 import signal
 import uuid
 from collections.abc import Mapping
@@ -46,6 +47,8 @@ from inference_runtime.service import SERVER, Answer, check_answer
 
 #: SageMaker kills 30 s after SIGTERM.
 DRAIN_SECONDS = 25
+#: At most, where the process may have so many open files.
+_CONNECTIONS = 4096
 #: Bodies up to this size, unless compressed, are parsed on the loop: to hand them over would take longer.
 _PARSED_BYTES = 64 * 1024
 #: What SageMaker and API Gateway put into these headers, and nothing that could forge a log line.
@@ -509,7 +512,10 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     host = Host(loop, settings, Metrics(), models, repository)
-    limits = front.Limits(settings.body_bytes, settings.pending_bytes)
+    # Each connection is an open file, and so are the models'.
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    connections = max(1, min(_CONNECTIONS, files - 128))
+    limits = front.Limits(settings.body_bytes, settings.pending_bytes, connections)
     listening = Front(App(host, default), limits)
     await listening.start(listener)
     host.start()
