@@ -11,6 +11,7 @@ from aws_cdk.assertions import Template
 from app import ROOT
 from catalog.loader import load_platform
 from catalog.model import ModelSpec
+from inference_runtime.codecs import BINARY_MEDIA_TYPES
 from inference_runtime.errors import PROBLEMS
 from stacks.api import ApiStack
 from stacks.constructs.problems import GATEWAY_RESPONSES, MODEL_ASLEEP, MODEL_ERROR, Problem
@@ -96,6 +97,15 @@ def test_gpu_models_are_called_without_a_function_in_between(prod: Assembly) -> 
     assert "endpoints/inference-prod-text-embedding/invocations" in json.dumps(infer["uri"])
     mapped = infer["requestParameters"]
     assert mapped["integration.request.header.X-Amzn-SageMaker-Inference-Id"] == "context.requestId"
+
+
+def test_bytes_are_what_the_codecs_write_and_all_else_stays_text(assembly: Assembly) -> None:
+    """A client that accepts bytes would otherwise have its documents decoded as base64."""
+    assert set(body(assembly)["x-amazon-apigateway-binary-media-types"]) == set(BINARY_MEDIA_TYPES)
+    for route, operation in operations(assembly).items():
+        for pattern, answer in integration(operation).get("responses", {}).items():
+            may_be_bytes = route.endswith("/infer") and answer["statusCode"] == "200"
+            assert ("contentHandling" not in answer) == may_be_bytes, (route, pattern)
 
 
 def test_the_deployment_follows_every_change_of_the_document_and_nothing_else() -> None:

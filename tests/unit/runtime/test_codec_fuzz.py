@@ -24,8 +24,12 @@ def codec(*specs: TensorSpec) -> Codec:
     return Codec(Manifest("0" * 64, "m", "1", "onnxruntime_onnx", "model.onnx", None, {}, specs, outputs))
 
 
+def one(datatype: str) -> Codec:
+    return codec(TensorSpec("x", datatype, (-1, 2)))
+
+
 MANY = [TensorSpec(datatype.lower(), datatype, (-1, 2)) for datatype in DATATYPES]
-CODECS = {name: codec(TensorSpec("x", name, (-1, 2))) for name in DATATYPES} | {"all": codec(*MANY)}
+CODECS = {name: one(name) for name in DATATYPES} | {"all": codec(*MANY)}
 ANSWER = {"y": np.ones(1, np.float32), "z": np.array([b"\xff"], np.object_)}
 
 
@@ -137,3 +141,55 @@ def test_damaged_requests_are_read_as_the_signature_says_or_refused(
             assert fits(array.shape, codec.inputs[name])
             assert array.nbytes <= 8 * sent
     assert encoded.body
+
+
+def outcome(codec: Codec, body: bytes, *, again: bool) -> tuple[str, Any]:
+    """What reading a document gives: its problem, or the request's parts."""
+    try:
+        request = codec.read_document(body) if again else codec.read({}, body, LIMIT).requests[0]
+    except Problem as problem:
+        return problem.slug, problem.detail
+    arrays = {name: (array.shape, array.tobytes()) for name, array in request.inputs.items()}
+    return "", (request.id, request.outputs, request.binary, arrays)
+
+
+@st.composite
+def alike(draw: st.DrawFn) -> tuple[str, bytes, bytes]:
+    """A datatype, a document of one tensor of it, and one that is like it in most of its bytes."""
+    datatype = draw(st.sampled_from([name for name in DATATYPES if name != "BYTES"]))
+    value: Any = st.integers(0, 1)
+    other = value | st.booleans() | st.none() | st.integers() | st.floats(allow_nan=False) | st.just("1")
+    rows = st.lists(st.lists(value | other, min_size=2, max_size=2), min_size=1, max_size=2)
+    member = {"name": "x", "datatype": datatype, "shape": [1, 2]}
+    valid = [True, False] if datatype == "BOOL" else [1, 0]
+    flat = draw(st.booleans())
+    order = draw(st.permutations([*member, "data"]))
+    documents = []
+    for data in (valid, draw(st.lists(other, min_size=1, max_size=3) | rows)):
+        tensor = {name: (member | {"data": data})[name] for name in order}
+        documents.append(json.dumps({"inputs": [tensor]}, separators=(",", ":") if flat else None).encode())
+    first, second = documents
+    return datatype, first, draw(damaged(second) | damaged(first))
+
+
+@settings(max_examples=settings.default.max_examples * 5)
+@given(alike())
+def test_a_document_like_the_one_before_is_read_as_if_there_had_been_none(
+    drawn: tuple[str, bytes, bytes],
+) -> None:
+    datatype, first, second = drawn
+    codec = one(datatype)
+    for body in (first, second, first):
+        assert outcome(codec, body, again=True) == outcome(codec, body, again=False)
+
+
+@given(st.lists(st.tuples(*[st.floats(width=32)] * 2), min_size=1, max_size=4))
+def test_answers_that_are_written_at_once_are_those_written_one_by_one(
+    rows: list[tuple[float, float]],
+) -> None:
+    signature = (TensorSpec("x", "FP32", (-1, 2)),)
+    codec = Codec(Manifest("0" * 64, "m", "1", "", "m", None, {}, signature, signature))
+    array = np.array(rows, np.float32)
+    call = codec.read({}, b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1,2],"data":[1,2]}]}', LIMIT)
+    one_by_one = [codec.write(call, [{"x": row[None]}]).body for row in array]
+    assert codec.rows({"x": array}) == one_by_one
