@@ -1,4 +1,4 @@
-"""What may be set about a server, and the environment variables that set it."""
+"""What may be set about a server, and the environment variables that set it (docs/architecture.md)."""
 
 import os
 from collections.abc import Mapping
