@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -34,6 +35,7 @@ TOLERANCE = 1e-3
 def main() -> int:
     """The command line. Returns 1 when an answer was wrong or a request failed."""
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no server outlives this
     if shutil.which("wrk") is None:
         sys.exit("wrk is needed, the same client for all: `apt-get install wrk` (Debian, Ubuntu)")
     cores = sorted(os.sched_getaffinity(0))[: options.cores]
@@ -48,6 +50,7 @@ def main() -> int:
         for each in servers.SETTINGS
         if each.server in options.servers and (each.quick or not options.quick)
     ]
+    machine = _machine(cores, options)
     points: list[Point] = []
     limits: dict[str, dict[int, list[float]]] = {}
     unavailable: dict[str, str] = {}
@@ -67,14 +70,19 @@ def main() -> int:
                     unavailable[setting.server] = str(reason)
                     _say(f"{setting.server}: {reason}")
         _add_limit(limits[workload.name], workload, options)
-    run = Run(_machine(cores, options), points, limits, unavailable)
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "results.json").write_text(json.dumps(run.document(), indent=1))
-    (options.output / "table.md").write_text(report.table(run) + "\n")
-    (options.output / "plot.svg").write_text(report.plot(run))
+        # After each model: what is measured by then is not lost if the rest is not waited for.
+        run = Run(machine, points, limits, unavailable)
+        _write(run, options.output)
     print(report.table(run))
     _say(f"{options.output}: results.json, table.md, plot.svg")
     return int(any(point.result.failed for point in points))
+
+
+def _write(run: Run, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(run.document(), indent=1))
+    (folder / "table.md").write_text(report.table(run) + "\n")
+    (folder / "plot.svg").write_text(report.plot(run))
 
 
 def _measured(setting: Setting, workload: Workload, number: int, options: argparse.Namespace) -> list[Point]:

@@ -92,7 +92,7 @@ SETTINGS = (
     Setting("FastAPI", "2 workers", {"WORKERS": "2", "INTRA": "1"}),
     Setting("FastAPI", "1 worker, all cores", {"WORKERS": "1"}, _ALONE, quick=False),
     Setting("mosec", "2 workers", {"WORKERS": "2", "INTRA": "1"}, _ALONE),
-    Setting("mosec", "1 worker, all cores", {"WORKERS": "1"}, _ALONE, quick=False),
+    Setting("mosec", "1 worker, all cores", {"WORKERS": "1"}, _ALONE),
     Setting(
         "mosec", "2 workers, batch 8", {"WORKERS": "2", "INTRA": "1", "MAXB": "8", "DELAY_MS": "1"}, _MANY
     ),

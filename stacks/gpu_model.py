@@ -2,6 +2,7 @@
 always runs (`always_on`), or it sleeps while nobody calls it (`from_zero`).
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,9 +23,9 @@ from stacks.constructs.metrics import VARIANT
 from stacks.constructs.private_network import PrivateNetwork
 from stacks.model import ARTIFACT_FOLDERS, CAPTURE_FILES, ModelStack
 
-INFERENCE_AMI_VERSION = "al2023-ami-sagemaker-inference-gpu-4-1"
-"""Driver of the instances: CUDA 13, which inference_containers/onnx/requirements-cuda.txt is built for. One
-setting.
+INFERENCE_AMIS = {12: "al2-ami-sagemaker-inference-gpu-3-1", 13: "al2023-ami-sagemaker-inference-gpu-4-1"}
+"""The instances' operating system and driver, by the CUDA that it runs (12.4 and 13.0).
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ProductionVariant.html
 """
 
 
@@ -156,7 +157,7 @@ class GpuModelStack(ModelStack):
                     instance_type=self.gpu.instance_type,
                     initial_variant_weight=1,
                     volume_size_in_gb=self.gpu.volume_gb,
-                    inference_ami_version=INFERENCE_AMI_VERSION,
+                    inference_ami_version=inference_ami(self.gpu.container),
                     **variant,
                 )
             ],
@@ -283,3 +284,24 @@ class GpuModelStack(ModelStack):
             )
         )
         return uri
+
+
+def inference_ami(container: str) -> str:
+    """The `InferenceAmiVersion` whose driver runs an image's CUDA.
+
+    The one setting is the version of onnxruntime-gpu in requirements-cuda.in: its lock tells the CUDA.
+    An image that is built elsewhere has no lock here, and gets the newest.
+
+    Raises:
+        ValueError: no AMI is known for that CUDA.
+    """
+    lock = ROOT / "inference_containers" / container / "requirements-cuda.txt"
+    if not lock.exists():
+        return INFERENCE_AMIS[max(INFERENCE_AMIS)]
+    found = re.search(r"^nvidia-cuda-runtime(?:-cu\d+)?==(\d+)\.", lock.read_text(), re.MULTILINE)
+    cuda = int(found[1]) if found else None
+    if cuda not in INFERENCE_AMIS:
+        raise ValueError(
+            f"{lock}: CUDA {cuda} has no AMI in INFERENCE_AMIS; add it, or pin another onnxruntime-gpu"
+        )
+    return INFERENCE_AMIS[cuda]

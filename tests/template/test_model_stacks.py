@@ -1,6 +1,7 @@
 """What a model's stack promises: on GPU scaled over zones, on CPU behind an alias; what is live is state."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import aws_cdk as cdk
@@ -10,6 +11,7 @@ from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 
 from catalog.environment import Environment
 from catalog.model import CpuModel, GpuModel, Scaling
+from stacks import gpu_model
 from stacks.constructs.sagemaker_integration import WAKING_SECONDS
 from stacks.cpu_model import CpuModelStack
 from stacks.gpu_model import GpuModelStack
@@ -278,3 +280,20 @@ def test_a_given_image_is_the_only_repository_that_may_be_pulled(
             }
         },
     )
+
+
+def test_the_instances_driver_is_the_one_for_the_images_cuda(
+    prod: Assembly, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [variant] = prod.one("AWS::SageMaker::EndpointConfig", GPU_STACK).properties["ProductionVariants"]
+    assert variant["InferenceAmiVersion"] == gpu_model.inference_ami("onnx")
+    assert variant["InferenceAmiVersion"].endswith("gpu-4-1")
+
+    monkeypatch.setattr(gpu_model, "ROOT", tmp_path)
+    lock = tmp_path / "inference_containers" / "onnx" / "requirements-cuda.txt"
+    lock.parent.mkdir(parents=True)
+    lock.write_text("numpy==2.4.6\nnvidia-cuda-runtime-cu12==12.9.79 \\\n")
+    assert gpu_model.inference_ami("onnx").endswith("gpu-3-1")
+    lock.write_text("nvidia-cuda-runtime==14.0.1 \\\n")
+    with pytest.raises(ValueError, match="CUDA 14 has no AMI"):
+        gpu_model.inference_ami("onnx")
