@@ -73,6 +73,7 @@ lock: ## Recompile every requirements file, with hashes
 	$(LOCK) --no-annotate requirements/checkov.in -o requirements/checkov.txt
 	$(LOCK) --no-annotate requirements/clients.in -o requirements/clients.txt
 	$(LOCK) --no-annotate -c requirements/workstation.txt requirements/training.in -o requirements/training.txt
+	for peer in benchmarks/peers/*/; do $(LOCK) --no-annotate $${peer}requirements.in -o $${peer}requirements.txt; done
 
 .PHONY: demo
 demo: setup ## Deploy to an embedded AWS, send real requests, print the answers, leave nothing running

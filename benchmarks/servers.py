@@ -213,7 +213,17 @@ def _installed(peer: str, interpreter: str = sys.executable) -> Path:
     uv = [sys.executable, "-m", "uv"]
     commands = (
         [*uv, "venv", "--quiet", "--clear", "--python", interpreter, str(folder)],
-        [*uv, "pip", "install", "--quiet", "--python", str(python), "--requirements", str(requirements)],
+        [
+            *uv,
+            "pip",
+            "install",
+            "--quiet",
+            "--python",
+            str(python),
+            "--require-hashes",
+            "-r",
+            str(requirements),
+        ],
     )
     for command in commands:
         if subprocess.run(command, check=False).returncode != 0:
