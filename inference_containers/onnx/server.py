@@ -38,7 +38,7 @@ from inference_containers.onnx.hosting import Find, Host, Hosted
 from inference_containers.onnx.settings import Settings
 from inference_runtime import codecs, logs
 from inference_runtime.batching import Arrays, Batch, Job
-from inference_runtime.codecs import CONTENT_ENCODING, Call
+from inference_runtime.codecs import CONTENT_ENCODING, HEADER_LENGTH, Call
 from inference_runtime.errors import Problem, shown
 from inference_runtime.manifest import FILE_NAME, verify
 from inference_runtime.metrics import Metrics
@@ -68,7 +68,7 @@ logger = logging.getLogger("access")
 class _Memo:
     """What the head of a request says about inference."""
 
-    __slots__ = ("model", "plain", "request_id", "timeout")
+    __slots__ = ("compressed", "model", "plain", "quick", "request_id", "timeout")
 
     def __init__(self, model: str, headers: Mapping[str, str], most: float) -> None:
         self.model = model
@@ -77,6 +77,10 @@ class _Memo:
         #: The body is a document, and so is the answer.
         self.plain = codecs.plainest(headers)
         self.timeout = _timeout(headers, most)
+        self.compressed = CONTENT_ENCODING in headers
+        #: However long the body is: its tensors are bytes, which are taken as they are.
+        text = headers.get(HEADER_LENGTH, "")
+        self.quick = text.isascii() and text.isdigit() and int(text[:12]) <= _PARSED_BYTES
 
 
 class _Inference(Job):
@@ -232,7 +236,8 @@ class App:
     def _infer(self, exchange: Exchange, hosted: Hosted) -> None:
         if hosted.batcher is None:
             hosted.service.loaded()
-        if len(exchange.body) > _PARSED_BYTES or CONTENT_ENCODING in exchange.head.headers:
+        memo = exchange.head.memo
+        if memo.compressed or (len(exchange.body) > _PARSED_BYTES and not memo.quick):
             self._threads.submit(self._parse, exchange, hosted)
         else:
             self._submit(self._read(exchange, hosted))
