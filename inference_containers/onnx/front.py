@@ -106,7 +106,8 @@ class Exchange:
         self.keep_alive = keep_alive
         #: By `time.perf_counter`, when its first byte was read.
         self.started = started
-        self.response: tuple[bytes, bytes] | None = None
+        #: In pieces.
+        self.response: tuple[bytes, ...] | None = None
 
     def respond(self, status: int, headers: bytes, body: bytes) -> None:
         """Send the answer as soon as those before it are sent. Never fails; all but the first are ignored.
@@ -114,14 +115,20 @@ class Exchange:
         Args:
             headers: lines, each with its end; date, length and connection are added here.
         """
-        if self.response is None:
-            connection = self.connection
-            if not self.keep_alive:
-                headers += b"connection: close\r\n"
-            start = connection.front.starts[status]
-            head = b"%s%scontent-length: %d\r\n\r\n" % (start, headers, len(body))
-            self.response = (head, body if self.head.method != b"HEAD" else b"")
-            connection.answered()
+        if self.response is not None:
+            return
+        connection = self.connection
+        if not self.keep_alive:
+            headers += b"connection: close\r\n"
+        start = connection.front.starts[status]
+        size = len(body)
+        if self.head.method == b"HEAD":
+            body = b""
+        if size > _JOINED_BYTES:
+            self.response = (b"%s%scontent-length: %d\r\n\r\n" % (start, headers, size), body)
+        else:
+            self.response = (b"%s%scontent-length: %d\r\n\r\n%s" % (start, headers, size, body),)
+        connection.answered()
 
 
 class Front:
@@ -376,7 +383,7 @@ class Connection(asyncio.Protocol):
             exchange = pipeline.popleft()
             self.front.pending_bytes -= len(exchange.body)
             self._last = exchange.started
-            self._write(*response)
+            self._write(response)
             if not exchange.keep_alive:
                 self._end()
                 return
@@ -476,15 +483,15 @@ class Connection(asyncio.Protocol):
             self._closing = True
             self._transport.close()
 
-    def _write(self, head: bytes, body: bytes) -> None:
+    def _write(self, pieces: tuple[bytes, ...]) -> None:
         """Send, if there is still somebody to send to: a client's leaving is no error of its neighbours'."""
         if self._transport is None:
             return
         try:
-            if len(body) > _JOINED_BYTES:
-                self._transport.writelines((head, body))
+            if len(pieces) == 1:
+                self._transport.write(pieces[0])
             else:
-                self._transport.write(head + body)
+                self._transport.writelines(pieces)
         except (OSError, RuntimeError):
             # uvloop refuses to write to what is closed and not yet known to be lost.
             self.gone = True
@@ -493,7 +500,7 @@ class Connection(asyncio.Protocol):
         """Ask for the body, once everything before it is answered."""
         if not self._pipeline:
             self._expected = False
-            self._write(b"HTTP/1.1 100 Continue\r\n\r\n", b"")
+            self._write((b"HTTP/1.1 100 Continue\r\n\r\n",))
 
     def _regulate(self) -> None:
         """Read from a client only while it reads, and waits for few answers."""

@@ -43,7 +43,7 @@ from inference_runtime.errors import Problem, shown
 from inference_runtime.manifest import FILE_NAME, verify
 from inference_runtime.metrics import Metrics
 from inference_runtime.protocol import InferRequest
-from inference_runtime.service import SERVER, Answer, check_answer
+from inference_runtime.service import MAX_BINARY_ANSWER_BYTES, SERVER, Answer, check_answer
 
 #: SageMaker kills 30 s after SIGTERM.
 DRAIN_SECONDS = 25
@@ -321,19 +321,22 @@ class App:
     def _answered(
         self, job: _Inference, batch: Batch, began: float, headers: Mapping[str, str], body: bytes, text: bool
     ) -> None:
-        check_answer(len(body), text)
-        exchange, hosted = job.exchange, job.hosted
-        request_id = exchange.head.memo.request_id or _new_id()
+        size = len(body)
+        if size > MAX_BINARY_ANSWER_BYTES:
+            check_answer(size, text)
+        exchange, metrics = job.exchange, job.hosted.metrics
         ended = perf_counter()
-        hosted.metrics.answered(
-            job.parsed,
-            batch.started - job.queued,
-            batch.ended - batch.started,
-            ended - began,
-            ended - exchange.started,
+        ran = batch.started
+        metrics.answered(
+            job.parsed, ran - job.queued, batch.ended - ran, ended - began, ended - exchange.started
         )
+        request_id = exchange.head.memo.request_id or _new_id()
         # First the record: once a client has its answer, the log has the request.
-        self._record(exchange, hosted, request_id, 200, len(body))
+        if self._lines > 0:
+            self._record(exchange, job.hosted, request_id, 200, size)
+        else:
+            metrics.statuses[200] += 1
+            self._suppressed += 1
         exchange.respond(200, _lines(headers, request_id), body)
 
     # Everything else.

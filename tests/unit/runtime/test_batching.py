@@ -1,6 +1,8 @@
 """Requests joined into batches: everyone gets their own rows, whoever their neighbours are."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -299,3 +301,13 @@ def test_a_request_of_more_rows_than_a_batch_is_not_run_on_the_loop() -> None:
 
     run(body, model, max_batch=2)
     assert [thread is threading.main_thread() for thread in threads] == [True, False]
+
+
+def test_a_target_without_a_server_imports_none_of_this() -> None:
+    code = (
+        "import sys, inference_runtime.service, inference_runtime.model\n"
+        "print({'asyncio', 'uvloop', 'prometheus_client', 'inference_runtime.batching', "
+        "'inference_runtime.warmup', 'inference_runtime.metrics'} & set(sys.modules))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout == "set()\n"
