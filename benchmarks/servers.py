@@ -94,7 +94,11 @@ SETTINGS = (
     Setting("mosec", "2 workers", {"WORKERS": "2", "INTRA": "1"}, _ALONE),
     Setting("mosec", "1 worker, all cores", {"WORKERS": "1"}, _ALONE),
     Setting(
-        "mosec", "2 workers, batch 8", {"WORKERS": "2", "INTRA": "1", "MAXB": "8", "DELAY_MS": "1"}, _MANY
+        "mosec",
+        "2 workers, batch 8",
+        {"WORKERS": "2", "INTRA": "1", "MAXB": "8", "DELAY_MS": "1"},
+        _MANY,
+        quick=False,
     ),
     Setting(
         "mosec", "2 workers, batch 16", {"WORKERS": "2", "INTRA": "1", "MAXB": "16", "DELAY_MS": "1"}, _MANY
