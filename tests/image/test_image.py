@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.h
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,7 +67,11 @@ def test_metadata_come_by_custom_attribute(server: Server, artifact: Artifact) -
 
 def test_every_line_of_the_log_is_a_json_document(server: Server) -> None:
     server.request("POST", "/invocations", SAMPLE, JSON | {"x-amzn-sagemaker-inference-id": "image-test"})
-    assert "image-test" in {record["request_id"] for record in server.records("request")}
+    # The line is written once the answer is on its way.
+    until = time.monotonic() + 30
+    while "image-test" not in {record["request_id"] for record in server.records("request")}:
+        assert time.monotonic() < until, server.log.read_text()
+        time.sleep(0.05)
 
 
 def test_every_other_kind_of_model_runs_in_it(image: str, tmp_path: Path) -> None:
