@@ -13,6 +13,7 @@ import functools
 import logging
 import re
 import time
+from collections import defaultdict
 from typing import Any
 
 from ministack.core import responses
@@ -76,7 +77,7 @@ async def run() -> None:
     while True:
         await asyncio.sleep(INTERVAL)
         events.publish_queue_metrics()
-        for account, region, _ in list(cloudwatch._alarms._data):
+        for account, region in {(account, region) for account, region, _ in list(cloudwatch._alarms._data)}:
             with responses.request_scope(account, region):
                 cloudwatch._evaluate_all_alarms()
 
@@ -158,12 +159,10 @@ def _series(
     namespace: str, name: str, dimensions: list[Json], statistic: str, period: int, periods: int, now: float
 ) -> list[float | None]:
     key = (namespace, name, cloudwatch._dims_key(cloudwatch._dims_from_list(dimensions)))
-    buckets: list[list[Json]] = [[] for _ in range(periods)]
+    buckets: defaultdict[int, list[Json]] = defaultdict(list)
     for point in cloudwatch._metrics.get(key) or []:
-        index = int((now - point["Timestamp"]) // period)
-        if 0 <= index < periods:
-            buckets[index].append(point)
-    return [_statistic(statistic, bucket) if bucket else None for bucket in buckets]
+        buckets[int((now - point["Timestamp"]) // period)].append(point)
+    return [_statistic(statistic, buckets[i]) if i in buckets else None for i in range(periods)]
 
 
 def _statistic(name: str, points: list[Json]) -> float | None:
