@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from catalog import capacity, scopes, yaml
+from catalog import capacity, regions, scopes, yaml
 from catalog.accepted import AcceptedChanges
 from catalog.environment import Environment
 from catalog.errors import CatalogError, Problem, explain, show
@@ -47,7 +47,7 @@ def load_platform(root: Path, environment: str) -> Platform:
     problems += more
     for spec in models:
         if isinstance(spec, GpuModel):
-            problems += _container_problems(spec, found, root, environment)
+            problems += _hosting_problems(spec, found, root, environment)
     if found is not None and document is not None:
         problems += capacity.problems(found, models)
         problems += (
@@ -186,7 +186,7 @@ def _name_problems(document: yaml.Document, label: str, expected: str, whose: st
     return [Problem(label, document.line(("name",)), "name", message)]
 
 
-def _container_problems(spec: GpuModel, found: Environment | None, root: Path, name: str) -> list[Problem]:
+def _hosting_problems(spec: GpuModel, found: Environment | None, root: Path, name: str) -> list[Problem]:
     container, label = spec.gpu.container, f"models/{spec.name}/model.yaml"
     folders = sorted(path.parent.name for path in (root / "inference_containers").glob("*/Dockerfile"))
     if container not in folders:
@@ -196,6 +196,9 @@ def _container_problems(spec: GpuModel, found: Environment | None, root: Path, n
     if found is not None and container not in found.containers:
         message = f"{show(container)} has no image in config/{name}.yaml: add it under containers there"
         return [Problem(label, 1, "gpu.container", message)]
+    if found is not None and spec.sleeps and found.region in regions.WITHOUT_COMPONENTS:
+        message = f"0 is not allowed in {found.region}, which has no inference components: must be >= 1"
+        return [Problem(label, 1, "scaling.min", message)]
     return []
 
 

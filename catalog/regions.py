@@ -79,6 +79,35 @@ S3_PREFIX_LISTS = {
 }
 
 
+# Where CloudFormation has no AWS::SageMaker::InferenceComponent. Source: the registry's schemas by region, as
+# cfn-lint 1.x ships them; a newer one may know more.
+WITHOUT_COMPONENTS = frozenset(
+    {
+        "af-south-1",
+        "ap-east-1",
+        "ap-east-2",
+        "ap-northeast-3",
+        "ap-south-2",
+        "ap-southeast-4",
+        "ap-southeast-5",
+        "ap-southeast-6",
+        "ap-southeast-7",
+        "ca-west-1",
+        "cn-north-1",
+        "cn-northwest-1",
+        "eu-central-2",
+        "eu-south-1",
+        "eu-south-2",
+        "eu-west-3",
+        "il-central-1",
+        "mx-central-1",
+        "us-gov-east-1",
+        "us-gov-west-1",
+        "us-west-1",
+    }
+)
+
+
 def zones(region: str) -> list[str]:
     """Names of a region's zones: `us-east-2` -> `us-east-2a` to `us-east-2c`. KeyError for an unknown one."""
     return [region + letter for letter in ZONES[region]]

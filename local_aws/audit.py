@@ -21,6 +21,8 @@ from ministack.services import cloudtrail, iam
 from local_aws import trails
 from local_aws.wire import Json, Response
 
+# Services whose requests carry somebody's data.
+_PAYLOADS = {"lambda", "logs", "sns", "sqs", "xray"}
 PAGE = 50  # events, the most that LookupEvents returns at once
 
 # Whether the request that is being answered was refused: a fresh list for each, filled when it is.
@@ -100,16 +102,30 @@ def _record_call(
         action = iam_actions.extract_iam_action(service, method, path, headers, body, query)
         name = action.partition(":")[2] if action else name
     key = router.extract_access_key_id(headers, query) or ""
+    resources = app._ct_resources(service, method, path, body)
     _record(
         _identity(_caller(key), key),
         source=iam_actions.SERVICE_TO_IAM_NAMESPACE.get(service, service),
         name=name,
         read_only=cloudtrail._is_readonly(method, name),
-        resources=app._ct_resources(service, method, path, body),
-        requestParameters=cloudtrail._scrub(app._ct_request_params(headers, body, query)),
+        resources=resources,
+        requestParameters=_parameters(service, headers, body, query, resources),
         userAgent=headers.get("user-agent", ""),
         requestID=request_id,
     )
+
+
+def _parameters(service: str, headers: Json, body: bytes, query: Json, resources: list[Json]) -> Json:
+    """What was asked for, without payloads: no event of CloudTrail has an object, a message or a log line."""
+    if service == "s3":
+        return {
+            name: one["ResourceName"] for name, one in zip(("bucketName", "key"), resources, strict=False)
+        }
+    invoked = service == "sagemaker" and "x-amz-target" not in headers
+    if service in _PAYLOADS or invoked:
+        return {}
+    parameters: Json = cloudtrail._scrub(app._ct_request_params(headers, body, query))
+    return parameters
 
 
 def _caller(key: str) -> str:

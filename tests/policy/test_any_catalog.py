@@ -20,6 +20,7 @@ from app import ROOT
 from catalog import ModelSpec, Platform, capacity
 from catalog.environment import Environment
 from catalog.model import Artifact
+from catalog.regions import WITHOUT_COMPONENTS
 from inferctl.review.changes import schema
 from tests.assembly import NAG_PACKS, Assembly, assemble
 from tests.strategies import specs
@@ -120,6 +121,7 @@ def test_any_valid_platform_satisfies_policy_and_fits(
     environment: Environment, models: tuple[ModelSpec, ...]
 ) -> None:
     assume(not list(capacity.problems(environment, models)))
+    assume(not any(spec.sleeps and environment.region in WITHOUT_COMPONENTS for spec in models))
     with tempfile.TemporaryDirectory() as folder:
         assembly = assemble(Path(folder), Platform(environment, models))
         for pack in NAG_PACKS:

@@ -18,7 +18,7 @@ from tests.integration.local_aws.embedded import unique
 def invoke(answer: Any) -> tuple[int, dict[str, str], dict[str, Any]]:
     """(status, headers, parsed body) of an invocation of a container that answers as `answer` does."""
     scope, name = Scope("000000000000", "us-east-1"), unique("endpoint")
-    config = EndpointConfig("config", "arn", {"ProductionVariants": []}, resources.now())
+    config = EndpointConfig("config", "arn", {"ProductionVariants": [{"ModelName": "m"}]}, resources.now())
     endpoint = Endpoint(scope, name, scope.arn("endpoint", name), config, resources.now(), resources.now())
     endpoint.variants = {"AllTraffic": Variant("AllTraffic", 1.0, 1.0, 1, 1)}
     resources.of(scope).endpoints[name] = endpoint
@@ -26,7 +26,8 @@ def invoke(answer: Any) -> tuple[int, dict[str, str], dict[str, Any]]:
     async def run() -> tuple[int, dict[str, str], bytes]:
         client = httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://container")
         instance = SimpleNamespace(client=client, requests=0) if answer else None
-        endpoint.fleet = SimpleNamespace(pick=lambda variant: instance)  # type: ignore[assignment]
+        fleet = SimpleNamespace(pick=lambda variant: instance, scope=scope, endpoint=name, component=None)
+        endpoint.fleet = fleet  # type: ignore[assignment]
         return await runtime.invoke_endpoint(scope.account, scope.region, name, {}, b"{}")
 
     status, headers, body = asyncio.run(run())

@@ -79,8 +79,8 @@ def test_a_bad_request_is_refused_alike_by_both_targets(platform: Platform, case
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_only_json_is_accepted(platform: Platform, model: str) -> None:
-    answer = platform.infer(model, b"1,2,3", media_type="text/csv")
+def test_a_media_type_that_is_no_form_of_a_request_is_refused(platform: Platform, model: str) -> None:
+    answer = platform.infer(model, b"<x/>", media_type="application/xml")
     assert (answer.status_code, problem(answer)["type"]) == (415, TYPE + "unsupported-media-type")
 
 

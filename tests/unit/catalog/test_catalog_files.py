@@ -323,6 +323,21 @@ class TestContainers:
         (line,) = refused(lambda: load_platform(root, "dev"))
         assert "'onnx' has no image in config/dev.yaml: add it under containers there" in line
 
+    @pytest.mark.parametrize(("region", "sleeps"), [("eu-west-1", True), ("eu-west-3", False)])
+    def test_a_gpu_model_sleeps_where_its_region_has_inference_components(
+        self, tmp_path: Path, region: str, sleeps: bool
+    ) -> None:
+        root = self.platform(tmp_path, "containers: {onnx: {build: true}}\n")
+        write(root, "inference_containers/onnx/Dockerfile", "FROM x")
+        write(root, "models/tiny/model.yaml", GPU + "scaling: {min: 0, max: 1}\n")
+        config = (root / "config/dev.yaml").read_text().replace("us-east-1", region)
+        write(root, "config/dev.yaml", config)
+        if sleeps:
+            assert load_platform(root, "dev").models[0].sleeps
+        else:
+            (line,) = refused(lambda: load_platform(root, "dev"))
+            assert "scaling.min: 0 is not allowed in eu-west-3, which has no inference components" in line
+
     def test_with_both_the_platform_loads(self, tmp_path: Path) -> None:
         root = self.platform(tmp_path, "containers: {onnx: {build: true}}\n")
         write(root, "inference_containers/onnx/Dockerfile", "FROM x")

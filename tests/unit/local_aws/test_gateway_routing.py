@@ -13,7 +13,7 @@ def deployment(*routes: str) -> Deployment:
         verb, path = route.split(" ")
         resource = resources.setdefault(path, {"path": path, "resourceMethods": {}})
         resource["resourceMethods"][verb] = {"name": route}
-    return Deployment(resources, [])
+    return Deployment(resources, [], None)
 
 
 API = deployment(
