@@ -122,7 +122,8 @@ lint: setup ## Formatting, lint and types
 
 .PHONY: test
 test: setup checkov ## Run every test
-	@$(BIN)/pytest -n logical --dist loadscope --no-loadscope-reorder
+	@# One process more than cores: most of the long tests is waiting for what they deploy.
+	@$(BIN)/pytest -n $$(( $$($(BIN)/python -c 'import os; print(os.cpu_count())') + 1 )) --dist loadscope --no-loadscope-reorder
 
 .PHONY: conformance
 conformance: setup build/clients/.installed ## Let tritonclient and the KServe client ask the server and the platform
