@@ -122,8 +122,11 @@ lint: setup ## Formatting, lint and types
 
 .PHONY: test
 test: setup checkov ## Run every test
-	@# One process more than cores: most of the long tests is waiting for what they deploy.
-	@$(BIN)/pytest -n $$(( $$($(BIN)/python -c 'import os; print(os.cpu_count())') + 1 )) --dist loadscope --no-loadscope-reorder
+	@$(BIN)/pytest -n logical --dist loadscope --no-loadscope-reorder
+
+.PHONY: test-changes
+test-changes: setup ## Deploy one catalog over another, every option, and a model that sleeps (minutes; not part of `make test`)
+	@$(BIN)/pytest -m changes tests/integration/platform/changes
 
 .PHONY: conformance
 conformance: setup build/clients/.installed ## Let tritonclient and the KServe client ask the server and the platform

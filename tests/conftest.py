@@ -22,15 +22,9 @@ hypothesis.settings.load_profile("patient")
 
 TESTS = Path(__file__).parent
 
-LONGEST_FIRST = (
-    ("integration/platform/changes",),
-    ("integration/platform",),
-    ("template", "policy"),
-    ("integration/local_aws",),
-)
+LONGEST_FIRST = (("integration/platform",), ("template", "policy"), ("integration/local_aws",))
 """Folders whose tests share a session's set-up: a deployed platform, syntheses, an embedded AWS. Each group
-is one process's, under `pytest -n`; of the rest, each file is. What deploys over the platform has one of its
-own there, since it takes as long as everything that only asks.
+is one process's, under `pytest -n`; of the rest, each file is.
 """
 
 ENVIRONMENTS = ("local", "dev", "prod")

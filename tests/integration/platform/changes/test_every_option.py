@@ -23,6 +23,8 @@ from inferctl import cdk as cdk_cli
 from tests.integration.local_aws.embedded import until
 from tests.integration.platform.conftest import Platform
 
+pytestmark = pytest.mark.changes
+
 NAME = "vault"
 MODEL = "file-type"
 CALLBACK = "https://console.example.com/login"

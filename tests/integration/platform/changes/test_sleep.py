@@ -24,6 +24,8 @@ from tests.integration.platform import rights
 from tests.integration.platform.conftest import Platform
 from tests.unit.runtime import tiny
 
+pytestmark = pytest.mark.changes
+
 SLEEPER = GpuModel.model_validate(
     {
         "name": "sleeper",

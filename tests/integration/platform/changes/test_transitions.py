@@ -22,6 +22,8 @@ from inferctl import cdk as cdk_cli
 from tests.integration.platform.conftest import Platform
 from tests.unit.runtime import tiny
 
+pytestmark = pytest.mark.changes
+
 WEIGHTS = "weights"
 PAUSE = 0.25  # seconds between two calls of a client: often enough to hit every step, and cores stay for it
 DOUBLE = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[2],"data":[1,-2.5]}]}'
