@@ -8,14 +8,11 @@ network rings, whatever the call is named.
 
 from dataclasses import dataclass
 
-import aws_cdk as cdk
-from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_logs as logs
 
 from stacks.base import PlatformStack
+from stacks.constructs import metrics
 from stacks.constructs.alarms import PlatformAlarm
-
-PERIOD = cdk.Duration.minutes(5)
 
 _BY_HAND = '($.readOnly IS FALSE) && ($.sourceIPAddress != "cloudformation.amazonaws.com")'
 
@@ -107,12 +104,7 @@ def watch_account(stack: PlatformStack, trail_events: logs.ILogGroup) -> None:
         PlatformAlarm(
             stack,
             name,
-            cloudwatch.Metric(
-                namespace=stack.names.metrics_namespace,
-                metric_name=metric_name,
-                statistic="Sum",
-                period=PERIOD,
-            ),
+            metrics.counted(stack.names, metric_name),
             description=watched.description,
             runbook=name,
             threshold=watched.threshold,

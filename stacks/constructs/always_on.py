@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import aws_cdk as cdk
 from aws_cdk import aws_applicationautoscaling as scaling
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_sagemaker as sagemaker
@@ -11,7 +10,7 @@ from aws_cdk import aws_sagemaker as sagemaker
 from catalog.model import GpuModel
 from stacks.base import PlatformStack
 from stacks.constructs.metrics import VARIANT
-from stacks.constructs.scaling import scalable_target
+from stacks.constructs.scaling import follow_requests
 
 Endpoint = sagemaker.CfnEndpoint
 
@@ -56,17 +55,14 @@ def serve(
             ),
         ),
     )
-    target = scalable_target(
-        stack, spec, f"endpoint/{name}/variant/{VARIANT}", "sagemaker:variant:DesiredInstanceCount"
-    )
-    target.node.add_dependency(endpoint)
-    target.scale_to_track_metric(
-        "Concurrency",
-        target_value=spec.scaling.target_concurrency,
+    follow_requests(
+        stack,
+        spec,
+        of=endpoint,
+        resource_id=f"endpoint/{name}/variant/{VARIANT}",
+        dimension="sagemaker:variant:DesiredInstanceCount",
         # Ten-second data: it sees a burst a minute before the invocation count does.
-        predefined_metric=scaling.PredefinedMetric.SAGEMAKER_VARIANT_CONCURRENT_REQUESTS_PER_MODEL_HIGH_RESOLUTION,
-        scale_in_cooldown=cdk.Duration.seconds(spec.scaling.scale_in_cooldown_seconds),
-        scale_out_cooldown=cdk.Duration.seconds(spec.scaling.scale_out_cooldown_seconds),
+        metric=scaling.PredefinedMetric.SAGEMAKER_VARIANT_CONCURRENT_REQUESTS_PER_MODEL_HIGH_RESOLUTION,
     )
     return endpoint
 

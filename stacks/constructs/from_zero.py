@@ -21,7 +21,7 @@ from stacks.constructs.alarms import PlatformAlarm, of_model
 from stacks.constructs.metrics import VARIANT
 from stacks.constructs.private_network import PrivateNetwork
 from stacks.constructs.sagemaker_integration import WAKING_SECONDS
-from stacks.constructs.scaling import scalable_target
+from stacks.constructs.scaling import follow_requests
 
 Component = sagemaker.CfnInferenceComponent
 Config = sagemaker.CfnEndpointConfig
@@ -111,16 +111,13 @@ def serve(
 def _scale(
     stack: PlatformStack, spec: GpuModel, name: str, component: sagemaker.CfnInferenceComponent
 ) -> None:
-    target = scalable_target(
-        stack, spec, f"inference-component/{name}", "sagemaker:inference-component:DesiredCopyCount"
-    )
-    target.node.add_dependency(component)
-    target.scale_to_track_metric(
-        "Concurrency",
-        target_value=spec.scaling.target_concurrency,
-        predefined_metric=scaling.PredefinedMetric.SAGEMAKER_INFERENCE_COMPONENT_CONCURRENT_REQUESTS_PER_COPY_HIGH_RESOLUTION,
-        scale_in_cooldown=cdk.Duration.seconds(spec.scaling.scale_in_cooldown_seconds),
-        scale_out_cooldown=cdk.Duration.seconds(spec.scaling.scale_out_cooldown_seconds),
+    target = follow_requests(
+        stack,
+        spec,
+        of=component,
+        resource_id=f"inference-component/{name}",
+        dimension="sagemaker:inference-component:DesiredCopyCount",
+        metric=scaling.PredefinedMetric.SAGEMAKER_INFERENCE_COMPONENT_CONCURRENT_REQUESTS_PER_COPY_HIGH_RESOLUTION,
     )
     # A metric per copy says nothing where there is none: tracking cannot leave zero, a step can.
     wake = scaling.StepScalingAction(

@@ -63,9 +63,14 @@ def route(
 
 def throttled(names: Names) -> cloudwatch.Metric:
     """Requests answered 429, counted in the access log: API Gateway counts them among all 4XX."""
+    return counted(names, THROTTLED)
+
+
+def counted(names: Names, name: str) -> cloudwatch.Metric:
+    """What a metric filter counts in log lines, in five minutes."""
     return cloudwatch.Metric(
         namespace=names.metrics_namespace,
-        metric_name=THROTTLED,
+        metric_name=name,
         statistic="Sum",
         period=cdk.Duration.minutes(5),
     )
