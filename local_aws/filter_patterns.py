@@ -12,7 +12,7 @@ import operator
 import re
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 Matcher = Callable[[str], bool]
@@ -48,10 +48,7 @@ def matcher(pattern: str) -> Matcher:
 
 def value_of(line: str, selector: str) -> Any:
     """The value of a field of a JSON line, such as `$.latency`; None if there is none."""
-    try:
-        value = _at(json.loads(line), _path(selector))
-    except ValueError:
-        return None
+    value = _at(_record(line), _path(selector))
     return None if value is _MISSING else value
 
 
@@ -91,13 +88,19 @@ def _of_fields(pattern: str) -> Matcher:
     condition = _Parser(pattern[1:-1]).whole()
 
     def matches(line: str) -> bool:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            return False
-        return condition(record)
+        record = _record(line)
+        return record is not _MISSING and condition(record)
 
     return matches
+
+
+@lru_cache(maxsize=1)
+def _record(line: str) -> Any:
+    """What a JSON line holds. The last one is remembered: each filter of a group asks for it."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return _MISSING
 
 
 class _Parser:

@@ -12,9 +12,10 @@ import time
 import uuid
 from collections.abc import Callable
 
-from ministack.core.responses import request_scope
+from ministack.core.responses import get_region, request_scope
 from ministack.services import cloudtrail, cloudwatch_logs, s3
 
+from local_aws import telemetry
 from local_aws.wire import Json, Response
 
 DELIVERY = 3.0
@@ -67,7 +68,7 @@ def deliver(event: Json, resources: list[Json]) -> None:
         selectors = cloudtrail._event_selectors.get_scoped(owner, home, name)
         if reached and trail.get("IsLogging") and _selects(selectors, fields):
             with request_scope(account, home):
-                _write_line(trail, record, f"{account}_CloudTrail_{region}")
+                _write_line(trail, record, account, region)
                 _write_object(trail, record, account, region)
 
 
@@ -109,15 +110,11 @@ def _holds(selector: Json, fields: dict[str, str]) -> bool:
     )
 
 
-def _write_line(trail: Json, record: Json, stream: str) -> None:
+def _write_line(trail: Json, record: Json, account: str, region: str) -> None:
     group = str(trail.get("CloudWatchLogsLogGroupArn", "")).removesuffix(":*").rpartition(":")[2]
-    if group not in cloudwatch_logs._log_groups:
-        return
-    where = {"logGroupName": group, "logStreamName": stream}
-    if stream not in cloudwatch_logs._log_groups[group]["streams"]:
-        cloudwatch_logs._create_log_stream(where)
-    event = {"timestamp": int(time.time() * 1000), "message": json.dumps(record)}
-    cloudwatch_logs._put_log_events({**where, "logEvents": [event]})
+    if group in cloudwatch_logs._log_groups:
+        stream = f"{account}_CloudTrail_{region}"
+        telemetry.log(account, get_region(), group, stream, json.dumps(record))
 
 
 def _write_object(trail: Json, record: Json, account: str, region: str) -> None:

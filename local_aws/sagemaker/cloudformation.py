@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 
 from local_aws import api
 from local_aws.cloudformation import Created, ResourceType, register
@@ -32,6 +33,7 @@ _CONFIG = (
     "ShadowProductionVariants",
     "ExecutionRoleArn",
 )
+_ENDPOINT = ("EndpointConfigName", "DeploymentConfig", "Tags")
 _UPDATE = (
     "EndpointConfigName",
     "DeploymentConfig",
@@ -41,6 +43,7 @@ _UPDATE = (
 )
 
 _COMPONENT = ("Specification", "Specifications", "RuntimeConfig", "DeploymentConfig")
+_COMPONENT_MADE = ("EndpointName", "VariantName", "Specification", "Specifications", "RuntimeConfig", "Tags")
 _COMPONENT_PLACE = ("InferenceComponentName", "EndpointName", "EndpointArn", "VariantName")
 
 
@@ -72,8 +75,8 @@ def install() -> None:
     register(
         ResourceType(
             "AWS::SageMaker::Endpoint",
-            create=_create_endpoint,
-            update=_update_endpoint,
+            create=_create_served("Endpoint", _ENDPOINT, _delete_endpoint),
+            update=_update_served("Endpoint", _UPDATE, _call),
             delete=_delete_endpoint,
             name_property="EndpointName",
             properties=("EndpointName", *_UPDATE, "Tags"),
@@ -83,8 +86,8 @@ def install() -> None:
     register(
         ResourceType(
             "AWS::SageMaker::InferenceComponent",
-            create=_create_component,
-            update=_update_component,
+            create=_create_served("InferenceComponent", _COMPONENT_MADE, _delete_component),
+            update=_update_served("InferenceComponent", _COMPONENT, _when_settled),
             delete=_delete_component,
             name_property="InferenceComponentName",
             properties=(*_COMPONENT_PLACE, *_COMPONENT, "Tags"),
@@ -118,51 +121,47 @@ def _update_tags(kind: str, physical_id: str, before: Json, after: Json) -> Crea
     return physical_id, {f"{kind}Name": described[f"{kind}Name"]}
 
 
-def _create_endpoint(name: str, properties: Json) -> Created:
-    request = {key: properties.get(key) for key in ("EndpointConfigName", "DeploymentConfig", "Tags")}
-    created = _create("Endpoint", name, request)
-    try:
-        _wait_in_service("Endpoint", name)
-    except RuntimeError:
-        # CloudFormation also deletes what it could not finish; MiniStack deletes only what was created.
-        _delete_endpoint(created[0], properties)
-        raise
-    return created
+def _create_served(
+    kind: str, taken: Sequence[str], delete: Callable[[str, Json], None]
+) -> Callable[[str, Json], Created]:
+    """Makes an endpoint or a component of the properties that are `taken`, and waits until it serves."""
+
+    def create(name: str, properties: Json) -> Created:
+        created = _create(kind, name, {key: properties[key] for key in taken if key in properties})
+        try:
+            _wait_in_service(kind, name)
+        except RuntimeError:
+            # CloudFormation also deletes what it could not finish; MiniStack deletes only what was created.
+            delete(created[0], properties)
+            raise
+        return created
+
+    return create
 
 
-def _update_endpoint(physical_id: str, before: Json, after: Json) -> Created:
-    if any(before.get(name) != after.get(name) for name in _UPDATE):
-        name = _name(physical_id)
-        request = {key: after[key] for key in _UPDATE if key in after}
-        api.call("sagemaker", "UpdateEndpoint", {"EndpointName": name, **request})
-        _wait_in_service("Endpoint", name)
-    return _update_tags("Endpoint", physical_id, before, after)
+def _update_served(
+    kind: str, changed: Sequence[str], call: Callable[[str, Json], None]
+) -> Callable[[str, Json, Json], Created]:
+    """Updates an endpoint or a component whose `changed` properties differ, and waits until it serves."""
+
+    def update(physical_id: str, before: Json, after: Json) -> Created:
+        if any(before.get(name) != after.get(name) for name in changed):
+            name = _name(physical_id)
+            request = {key: after[key] for key in changed if key in after}
+            call(f"Update{kind}", {f"{kind}Name": name, **request})
+            _wait_in_service(kind, name)
+        return _update_tags(kind, physical_id, before, after)
+
+    return update
+
+
+def _call(operation: str, request: Json) -> None:
+    api.call("sagemaker", operation, request)
 
 
 def _delete_endpoint(physical_id: str, properties: Json) -> None:
     _delete("Endpoint", physical_id)
     _wait_gone("Endpoint", _name(physical_id))
-
-
-def _create_component(name: str, properties: Json) -> Created:
-    names = ("EndpointName", "VariantName", "Specification", "Specifications", "RuntimeConfig", "Tags")
-    request = {key: properties[key] for key in names if key in properties}
-    created = _create("InferenceComponent", name, request)
-    try:
-        _wait_in_service("InferenceComponent", name)
-    except RuntimeError:
-        _delete_component(created[0], properties)
-        raise
-    return created
-
-
-def _update_component(physical_id: str, before: Json, after: Json) -> Created:
-    if any(before.get(name) != after.get(name) for name in _COMPONENT):
-        name = _name(physical_id)
-        request = {key: after[key] for key in _COMPONENT if key in after}
-        _when_settled("UpdateInferenceComponent", {"InferenceComponentName": name, **request})
-        _wait_in_service("InferenceComponent", name)
-    return _update_tags("InferenceComponent", physical_id, before, after)
 
 
 def _delete_component(physical_id: str, properties: Json) -> None:
@@ -176,7 +175,7 @@ def _when_settled(operation: str, request: Json) -> None:
     deadline = time.monotonic() + STABILIZATION_TIMEOUT
     while True:
         try:
-            api.call("sagemaker", operation, request)
+            _call(operation, request)
             return
         except ServiceError as error:
             busy = "in-progress" in error.message or "while it is in state" in error.message
