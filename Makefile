@@ -30,29 +30,16 @@ node_modules/.installed: package-lock.json .venv/.installed
 	@$(BIN)/npm ci --silent --no-audit --no-fund
 	@touch $@
 
-# Checkov pins what we pin otherwise, so it lives by itself.
-build/checkov/.installed: requirements/checkov.txt .venv/.installed
-	@echo "Installing Checkov into build/checkov"
-	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/checkov
-	@VIRTUAL_ENV=build/checkov $(BIN)/uv pip install --quiet --require-hashes -r requirements/checkov.txt
+# Environments of their own: Checkov pins what we pin otherwise, others' clients and what trains models are heavy.
+OWN := checkov clients training
+$(OWN:%=build/%/.installed): build/%/.installed: requirements/%.txt .venv/.installed
+	@echo "Installing requirements/$*.txt into build/$*"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/$*
+	@VIRTUAL_ENV=build/$* $(BIN)/uv pip install --quiet --require-hashes -r requirements/$*.txt
 	@touch $@
 
 .PHONY: checkov
 checkov: build/checkov/.installed ## Install Checkov, which the tests run, into an environment of its own
-
-# Others' clients bring hundreds of MB that nothing else needs.
-build/clients/.installed: requirements/clients.txt .venv/.installed
-	@echo "Installing tritonclient and kserve into build/clients"
-	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/clients
-	@VIRTUAL_ENV=build/clients $(BIN)/uv pip install --quiet --require-hashes -r requirements/clients.txt
-	@touch $@
-
-# So does what trains models: it is heavy, and what it made is in the repository.
-build/training/.installed: requirements/training.txt .venv/.installed
-	@echo "Installing scikit-learn into build/training"
-	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/training
-	@VIRTUAL_ENV=build/training $(BIN)/uv pip install --quiet --require-hashes -r requirements/training.txt
-	@touch $@
 
 .PHONY: train
 train: build/training/.installed ## Train the models that are trained here, anew

@@ -121,7 +121,10 @@ def signature(model: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ..
     Raises:
         InputError: it is no ONNX file, or the protocol has no such tensors.
     """
-    graph = _graph(model)
+    return _signature(model, _graph(model))
+
+
+def _signature(model: Path, graph: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     weights = {tensor.name for tensor in graph.initializer}
     inputs = tuple(_spec(model, value) for value in graph.input if value.name not in weights)
     return inputs, tuple(_spec(model, value) for value in graph.output)
@@ -140,7 +143,7 @@ def _graph(model: Path) -> Any:
 def _of_bare_file(model: Path, folder: Path) -> Artifact:
     """An artifact of an ONNX file, with the graph's own signature."""
     graph = _graph(model)
-    inputs, outputs = signature(model)
+    inputs, outputs = _signature(model, graph)
     beside = {
         entry.value
         for tensor in graph.initializer
