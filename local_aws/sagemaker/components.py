@@ -59,7 +59,7 @@ class Components:
         specification = _checked(request)
         found.model(scope, specification["ModelName"])
         made = resources.now()
-        component = Component(scope, name, arn, endpoint.name, variant, specification, made, made)
+        component = Component(scope, name, arn, made, made, endpoint.name, variant, specification)
         found.components[name.lower()] = component
         tag(found, arn, request.get("Tags"))
         self._change(component, "Creating", _copies(request, default=1))

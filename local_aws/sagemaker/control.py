@@ -158,7 +158,7 @@ class Control:
         config = found.config(scope, request["EndpointConfigName"])
         _check_deployment(request.get("DeploymentConfig"))
         created = resources.now()
-        endpoint = Endpoint(scope, name, arn, config, created, created)
+        endpoint = Endpoint(scope, name, arn, created, created, config)
         endpoint.deployment = request.get("DeploymentConfig")
         endpoint.variants = _variants(config)
         found.endpoints[name.lower()] = endpoint

@@ -18,7 +18,7 @@ from ministack.services import cloudwatch
 
 from local_aws.sagemaker import fleet as fleets
 from local_aws.sagemaker.fleet import Fleet, FleetError
-from local_aws.sagemaker.resources import Component, Endpoint, EndpointConfig, Scope, Variant
+from local_aws.sagemaker.resources import Endpoint, EndpointConfig, Scope, Served, Variant
 from local_aws.state import Home
 from local_aws.wire import Json
 
@@ -38,7 +38,7 @@ def run(home: Home, endpoint: Endpoint, config: EndpointConfig, variants: dict[s
     endpoint.deploying = asyncio.ensure_future(_deploy(home, endpoint, config, variants))
 
 
-async def end(served: Endpoint | Component) -> None:
+async def end(served: Served) -> None:
     """Abandon the change under way and stop every process of an endpoint or of an inference component."""
     if served.deploying is not None:
         served.deploying.cancel()
@@ -155,7 +155,7 @@ def _max_wait() -> float:
     return float(os.environ.get(MAX_WAIT_VARIABLE, DEFAULT_MAX_WAIT))
 
 
-async def retire(served: Endpoint | Component, fleet: Fleet) -> None:
+async def retire(served: Served, fleet: Fleet) -> None:
     """Take `fleet` out of the traffic, let it finish what it is answering, and stop it."""
     if served.incoming is fleet:
         served.incoming, served.incoming_share = None, 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from ministack.core import responses
@@ -82,21 +82,21 @@ class Variant:
 
 
 @dataclass
-class Endpoint:
-    """An endpoint. `fleet` serves; `incoming` is an update's fleet, with its share of the traffic (0..1).
+class Served:
+    """What an endpoint and an inference component have in common.
 
-    `fleets` are all that have processes, serving or not; `deploying` is the deployment that is under way.
+    `fleet` serves; `incoming` is an update's fleet, with its share of the traffic (0..1). `fleets` are all
+    that have processes, serving or not; `deploying` is the deployment that is under way.
     """
 
     scope: Scope
     name: str
     arn: str
-    config: EndpointConfig
     created: datetime.datetime
     modified: datetime.datetime
+    _: KW_ONLY
     status: str = "Creating"
     failure: str | None = None
-    variants: dict[str, Variant] = field(default_factory=dict)
     deployment: Json | None = None
     fleet: Fleet | None = None
     incoming: Fleet | None = None
@@ -109,34 +109,26 @@ class Endpoint:
 
 
 @dataclass
-class Component:
+class Endpoint(Served):
+    """An endpoint."""
+
+    config: EndpointConfig
+    variants: dict[str, Variant] = field(default_factory=dict, kw_only=True)
+
+
+@dataclass
+class Component(Served):
     """An inference component: a model whose copies run on an endpoint's instances.
 
-    `copies` run, of the `desired` ones. `fleet` is None while there are none; the other members are as an
-    endpoint's.
+    `copies` run, of the `desired` ones; `fleet` is None while there are none.
     """
 
-    scope: Scope
-    name: str
-    arn: str
     endpoint: str
     variant: str
     specification: Json
-    created: datetime.datetime
-    modified: datetime.datetime
-    status: str = "Creating"
-    failure: str | None = None
-    deployment: Json | None = None
+    _: KW_ONLY
     desired: int = 0
     copies: int = 0
-    fleet: Fleet | None = None
-    incoming: Fleet | None = None
-    incoming_share: float = 0.0
-    fleets: list[Fleet] = field(default_factory=list)
-    deploying: asyncio.Task[None] | None = None
-
-    def become(self, status: str, failure: str | None = None) -> None:
-        self.status, self.failure, self.modified = status, failure, now()
 
 
 @dataclass
@@ -183,9 +175,9 @@ def of(scope: Scope) -> Resources:
     return _resources[scope]
 
 
-def everywhere() -> list[Endpoint | Component]:
+def everywhere() -> list[Served]:
     """Everything of every account and region that has processes."""
-    every: list[Endpoint | Component] = []
+    every: list[Served] = []
     for resources in _resources.values():
         every += [*resources.components.values(), *resources.endpoints.values()]
     return every

@@ -22,7 +22,7 @@ from local_aws import telemetry
 from local_aws.sagemaker import capture, control, resources
 from local_aws.sagemaker.container import Instance
 from local_aws.sagemaker.fleet import Fleet, log_group
-from local_aws.sagemaker.resources import Component, Endpoint, Scope
+from local_aws.sagemaker.resources import Component, Endpoint, Scope, Served
 from local_aws.wire import Json, java_pattern, service_model
 
 MAX_BODY = 6_291_456  # bytes, of the request and of the answer: InvokeEndpointInput.Body
@@ -216,7 +216,7 @@ def _choose_variant(endpoint: Endpoint, wanted: str | None) -> str:
     return chosen[0]
 
 
-def _choose_fleet(served: Endpoint | Component, variant: str) -> Fleet | None:
+def _choose_fleet(served: Served, variant: str) -> Fleet | None:
     """The fleet that answers; None for a component without copies."""
     incoming = served.incoming
     if (

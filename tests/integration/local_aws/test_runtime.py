@@ -19,7 +19,7 @@ def invoke(answer: Any) -> tuple[int, dict[str, str], dict[str, Any]]:
     """(status, headers, parsed body) of an invocation of a container that answers as `answer` does."""
     scope, name = Scope("000000000000", "us-east-1"), unique("endpoint")
     config = EndpointConfig("config", "arn", {"ProductionVariants": [{"ModelName": "m"}]}, resources.now())
-    endpoint = Endpoint(scope, name, scope.arn("endpoint", name), config, resources.now(), resources.now())
+    endpoint = Endpoint(scope, name, scope.arn("endpoint", name), resources.now(), resources.now(), config)
     endpoint.variants = {"AllTraffic": Variant("AllTraffic", 1.0, 1.0, 1, 1)}
     resources.of(scope).endpoints[name] = endpoint
 
