@@ -4,23 +4,21 @@ import base64
 import hashlib
 import json
 import secrets
-import subprocess
 import time
 from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import aws_cdk as cdk
 import botocore.exceptions
 import httpx
 import pytest
 
 import local_aws
-from app import ROOT, build
+from app import ROOT
 from catalog.environment import Environment
 from catalog.loader import load_platform
-from inferctl import cdk as cdk_cli
 from tests.integration.local_aws.embedded import until
+from tests.integration.platform.changes.deploying import deploy
 from tests.integration.platform.conftest import Platform
 
 pytestmark = pytest.mark.changes
@@ -53,20 +51,11 @@ def vault(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Platf
     document["probe"]["models"] = [MODEL]
     # Only `local` may run functions on this machine's Python, so the name comes last.
     environment = Environment.model_validate(document).model_copy(update={"name": NAME})
-    context = json.loads((ROOT / "cdk.json").read_text())["context"]
-    app = cdk.App(outdir=str(folder / "assembly"), context=context)
-    build(app, environment, [model for model in found.models if model.name == MODEL])
-    app.synth()
+    deploy(
+        platform, environment, [model for model in found.models if model.name == MODEL], folder / "assembly"
+    )
     state = local_aws.status(home=platform.home)
     assert state is not None
-    done = subprocess.run(
-        cdk_cli.deploy(folder / "assembly", concurrency=4),
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=cdk_cli.variables(local_aws.environment(state)),
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
 
     def parameter(name: str) -> str:
         found: str = platform.aws("ssm").get_parameter(Name=f"/inference/{NAME}/{name}")["Parameter"]["Value"]

@@ -7,7 +7,6 @@ from typing import Any
 
 import aws_cdk as cdk
 import pytest
-from onnx import TensorProto, helper
 
 from app import ROOT
 from catalog.loader import load_platform
@@ -21,8 +20,8 @@ from stacks.constructs.sagemaker_integration import WAKING_SECONDS
 from stacks.gpu_model import GpuModelStack
 from tests.integration.local_aws.embedded import until
 from tests.integration.platform import rights
+from tests.integration.platform.changes.deploying import DOUBLE, doubling
 from tests.integration.platform.conftest import Platform
-from tests.unit.runtime import tiny
 
 pytestmark = pytest.mark.changes
 
@@ -41,19 +40,11 @@ SLEEPER = GpuModel.model_validate(
 NAME = "inference-local-0-sleeper"
 STACK, API = f"inference-local-{on_target('sleeper', 'gpu0')}", "inference-local-api"
 ASSETS = "cdk-hnb659fds-assets-000000000000-us-east-1"
-DOUBLE = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[2],"data":[1,-2.5]}]}'
 
 
 def publish(platform: Platform, folder: Path) -> Manifest:
     """Makes an artifact live, as the artifacts' stack does: a model of one multiplication."""
-    graph = helper.make_graph(
-        [helper.make_node("Mul", ["x", "two"], ["y"])],
-        "sleeper",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None])],
-        [helper.make_tensor("two", TensorProto.FLOAT, [1], [2.0])],
-    )
-    manifest = tiny.artifact(folder, graph, [("x", "FP32", (-1,))], [("y", "FP32", (-1,))]).manifest
+    manifest = doubling(folder, "sleeper").manifest
     for file in folder.iterdir():
         key = f"sleeper/{manifest.sha256}/{file.name}"
         platform.aws("s3").upload_file(str(file), "inference-local-models-000000000000-us-east-1", key)

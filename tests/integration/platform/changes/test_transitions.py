@@ -2,31 +2,25 @@
 
 import contextlib
 import json
-import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import aws_cdk as cdk
 import httpx
 import pytest
-from onnx import TensorProto, helper
 
-import local_aws
-from app import ROOT, build
+from app import ROOT
 from catalog.loader import load_platform
 from catalog.model import CpuModel, GpuModel, ModelSpec
-from inferctl import cdk as cdk_cli
+from tests.integration.platform.changes.deploying import DOUBLE, deploy, doubling
 from tests.integration.platform.conftest import Platform
-from tests.unit.runtime import tiny
 
 pytestmark = pytest.mark.changes
 
 WEIGHTS = "weights"
 PAUSE = 0.25  # seconds between two calls of a client: often enough to hit every step, and cores stay for it
-DOUBLE = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[2],"data":[1,-2.5]}]}'
 SAMPLES = {
     name: (ROOT / "models" / name / "sample.json").read_bytes() for name in ("file-type", "text-embedding")
 }
@@ -34,14 +28,7 @@ SAMPLES = {
 
 def doubler(platform: Platform, name: str, target: str, folder: Path) -> ModelSpec:
     """A model of one multiplication, whose artifact is already in S3."""
-    graph = helper.make_graph(
-        [helper.make_node("Mul", ["x", "two"], ["y"])],
-        name,
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None])],
-        [helper.make_tensor("two", TensorProto.FLOAT, [1], [2.0])],
-    )
-    artifact = tiny.artifact(folder / name, graph, [("x", "FP32", (-1,))], [("y", "FP32", (-1,))])
+    artifact = doubling(folder / name, name)
     for file in (folder / name).iterdir():
         platform.aws("s3").upload_file(str(file), WEIGHTS, f"{name}/{file.name}")
     common: dict[str, Any] = {
@@ -104,30 +91,15 @@ class Catalog:
     """Deploys one catalog after the other."""
 
     def __init__(self, platform: Platform, folder: Path) -> None:
-        self._platform, self._folder = platform, folder
+        self._platform = platform
         self._base = load_platform(ROOT, "local")
         self.assembly = folder / "assembly"
         self.added: tuple[ModelSpec, ...] = ()
 
     def deploy(self, *models: ModelSpec) -> None:
         """What `cdk deploy --all` does with the platform's models and these."""
-        context = json.loads((ROOT / "cdk.json").read_text())["context"]
-        # As the CDK command line asks for it, so that what has not changed is not deployed again.
-        context["aws:cdk:enable-path-metadata"] = context["aws:cdk:enable-asset-metadata"] = True
         self.added = models
-        app = cdk.App(outdir=str(self.assembly), context=context)
-        build(app, self._base.environment, [*self._base.models, *models])
-        app.synth()
-        state = local_aws.status(home=self._platform.home)
-        assert state is not None
-        done = subprocess.run(
-            cdk_cli.deploy(self.assembly, concurrency=4),
-            capture_output=True,
-            text=True,
-            cwd=self._folder,
-            env=cdk_cli.variables(local_aws.environment(state)),
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        deploy(self._platform, self._base.environment, [*self._base.models, *models], self.assembly)
 
     def prune(self) -> Sequence[str]:
         done = self._platform.inferctl("--json", "prune", "--yes", "--assembly", str(self.assembly))
