@@ -254,5 +254,17 @@ def until(condition: Callable[[], Any], timeout: float = 60) -> Any:
     raise AssertionError(f"not true within {timeout} s")
 
 
+def allow(*actions: str, resource: str = "*", **condition: Any) -> dict[str, Any]:
+    """A statement of a policy."""
+    statement: dict[str, Any] = {"Effect": "Allow", "Action": list(actions), "Resource": resource}
+    return {**statement, "Condition": condition} if condition else statement
+
+
+def trust(service: str) -> dict[str, Any]:
+    """The policy of a role that a service may assume."""
+    statement = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
+    return {"Version": "2012-10-17", "Statement": [statement]}
+
+
 def unique(prefix: str) -> str:
     return f"{prefix}-{uuid.uuid4().hex[:8]}"

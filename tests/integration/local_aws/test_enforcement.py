@@ -9,7 +9,7 @@ from typing import Any
 import botocore.exceptions
 import pytest
 
-from tests.integration.local_aws.embedded import BUCKET, OPERATE, Embedded, unique, until
+from tests.integration.local_aws.embedded import BUCKET, OPERATE, Embedded, allow, trust, unique, until
 
 ACCOUNT = "000000000000"
 LOGS = ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents")
@@ -22,16 +22,6 @@ JOIN = (
     "ec2:AssignPrivateIpAddresses",
     "ec2:UnassignPrivateIpAddresses",
 )
-
-
-def allow(*actions: str, resource: str = "*", **condition: Any) -> dict[str, Any]:
-    statement: dict[str, Any] = {"Effect": "Allow", "Action": list(actions), "Resource": resource}
-    return {**statement, "Condition": condition} if condition else statement
-
-
-def trust(service: str) -> dict[str, Any]:
-    statement = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
-    return {"Version": "2012-10-17", "Statement": [statement]}
 
 
 TRUST_LAMBDA = trust("lambda.amazonaws.com")

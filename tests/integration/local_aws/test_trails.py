@@ -11,8 +11,7 @@ from typing import Any
 import botocore.exceptions
 import pytest
 
-from tests.integration.local_aws.embedded import Embedded, unique, until
-from tests.integration.local_aws.test_enforcement import allow, trust
+from tests.integration.local_aws.embedded import Embedded, allow, trust, unique, until
 
 
 @pytest.fixture(scope="module")
