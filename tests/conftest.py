@@ -14,10 +14,9 @@ from xdist.scheduler import LoadScopeScheduling
 if TYPE_CHECKING:
     from tests.assembly import Assembly
 
-# No example fails for the time it takes: the machine may be busy. `fuzz` is what `make fuzz` asks for.
+# No example fails for the time it takes: the machine may be busy.
 patient = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.register_profile("patient", patient)
-hypothesis.settings.register_profile("fuzz", patient, max_examples=20_000)
 hypothesis.settings.load_profile("patient")
 
 TESTS = Path(__file__).parent
