@@ -48,18 +48,19 @@ class Problem(Exception):
         self.status, self.title = PROBLEMS[slug]
 
     def document(self, request_id: str) -> bytes:
-        """The `application/problem+json` body, with exactly the five members of the API's contract."""
-        return json.dumps(
-            {
-                "type": f"urn:inference-platform:problem:{self.slug}",
-                "title": self.title,
-                "status": self.status,
-                "detail": self.detail,
-                "request_id": request_id,
-            },
-            ensure_ascii=False,
-            separators=(",", ":"),
-        ).encode()
+        """The `application/problem+json` body: five members, and `retry_after` where there is that header,
+        which does not come through SageMaker.
+        """
+        document = {
+            "type": f"urn:inference-platform:problem:{self.slug}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "request_id": request_id,
+        }
+        if "retry-after" in self.headers:
+            document["retry_after"] = int(self.headers["retry-after"])
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def shown(value: object) -> str:

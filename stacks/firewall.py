@@ -3,6 +3,7 @@
 It never refuses an inference for its body (docs/decisions/0013-firewall-and-payloads.md).
 """
 
+from dataclasses import replace
 from typing import Any
 
 from aws_cdk import aws_wafv2 as waf
@@ -36,6 +37,8 @@ PAYLOAD_PATHS = r"/v2/models/[^/]+/infer$"
 
 WINDOW_SECONDS = 300
 
+FLOOD = replace(THROTTLED, retry_after=60)
+
 AS_IT_IS = [{"priority": 0, "type": "NONE"}]
 
 
@@ -66,7 +69,7 @@ class FirewallStack(PlatformStack):
             ),
             # As close to a problem as WAF comes: it knows neither its media type nor the request's id.
             custom_response_bodies={
-                THROTTLED.slug: {"contentType": "APPLICATION_JSON", "content": THROTTLED.anonymous()}
+                FLOOD.slug: {"contentType": "APPLICATION_JSON", "content": FLOOD.anonymous()}
             },
             association_config={
                 "requestBody": {
@@ -117,9 +120,9 @@ class FirewallStack(PlatformStack):
 def _rate(name: str, limit: int, **key: Any) -> Statement:
     """Refuse, with 429, whoever sent more than `limit` requests in the window."""
     refusal = {
-        "responseCode": THROTTLED.status,
-        "customResponseBodyKey": THROTTLED.slug,
-        "responseHeaders": [{"name": "Retry-After", "value": "60"}],
+        "responseCode": FLOOD.status,
+        "customResponseBodyKey": FLOOD.slug,
+        "responseHeaders": [{"name": "Retry-After", "value": str(FLOOD.retry_after)}],
     }
     return _rule(
         name,

@@ -20,7 +20,7 @@ from stacks.constructs import metrics
 from stacks.constructs.alarms import PlatformAlarm, of_model
 from stacks.constructs.metrics import VARIANT
 from stacks.constructs.private_network import PrivateNetwork
-from stacks.constructs.sagemaker_integration import WAKING_SECONDS
+from stacks.constructs.problems import WAKING_SECONDS
 from stacks.constructs.scaling import follow_requests
 
 Component = sagemaker.CfnInferenceComponent

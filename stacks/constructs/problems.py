@@ -9,15 +9,26 @@ MEDIA_TYPE = "application/problem+json"
 
 TYPE_PREFIX = "urn:inference-platform:problem:"
 
+WAKING_SECONDS = 600
+"""How long a model that sleeps takes to wake: 9 minutes 24 seconds for a small one on ml.g5.xlarge, of which
+the alarm takes one, the instance and its image most of the rest (measured in us-east-1, July 2026, by Hugging
+Face: github.com/huggingface/skills).
+"""
+
 
 @dataclass(frozen=True)
 class Problem:
-    """One kind of error: `slug` is the last part of its `type`."""
+    """One kind of error: `slug` is the last part of its `type`.
+
+    Args:
+        retry_after: after so many seconds trying again may help; also the answer's `Retry-After`.
+    """
 
     slug: str
     status: int
     title: str
     detail: str
+    retry_after: int | None = None
 
     def document(self) -> str:
         """The document as an API Gateway template: `$context.requestId` is filled in per request."""
@@ -31,7 +42,13 @@ class Problem:
             "status": self.status,
             "detail": self.detail,
         }
-        return json.dumps(members | more, separators=(",", ":"))
+        pause = {} if self.retry_after is None else {"retry_after": self.retry_after}
+        return json.dumps(members | more | pause, separators=(",", ":"))
+
+    def headers(self) -> dict[str, str]:
+        """Those of the answer that the problem is, as API Gateway's mappings say what is fixed."""
+        pause = {} if self.retry_after is None else {"Retry-After": f"'{self.retry_after}'"}
+        return {"Content-Type": f"'{MEDIA_TYPE}'", "X-Request-Id": "context.requestId", **pause}
 
 
 BAD_REQUEST = Problem(
@@ -64,7 +81,7 @@ UNSUPPORTED_MEDIA_TYPE = Problem(
     "The body's media type is not supported",
     "Send JSON, as Content-Type: application/json.",
 )
-THROTTLED = Problem("throttled", 429, "Too many requests", "Slow down, and retry after a pause.")
+THROTTLED = Problem("throttled", 429, "Too many requests", "Slow down, and retry after a pause.", 1)
 INTERNAL = Problem(
     "internal", 500, "The server failed", "Not the request's fault; quote the request id when reporting it."
 )
@@ -72,13 +89,14 @@ MODEL_ERROR = Problem(
     "model-error", 500, "The model failed", "The model could not compute an answer to this request."
 )
 MODEL_UNAVAILABLE = Problem(
-    "model-unavailable", 503, "The model is not ready", "The model cannot answer now; retry after a pause."
+    "model-unavailable", 503, "The model is not ready", "The model cannot answer now; retry after a pause.", 5
 )
 MODEL_ASLEEP = Problem(
     "model-unavailable",
     503,
     "The model is not ready",
     "The model sleeps while nobody calls it. This request wakes it, which takes minutes: send it again then.",
+    WAKING_SECONDS,
 )
 TIMEOUT = Problem(
     "timeout", 504, "The model did not answer in time", "Send less in one request, or retry after a pause."
@@ -112,8 +130,7 @@ def gateway_responses() -> dict[str, dict[str, object]]:
         response_type: {
             "statusCode": str(problem.status),
             "responseParameters": {
-                "gatewayresponse.header.Content-Type": f"'{MEDIA_TYPE}'",
-                "gatewayresponse.header.X-Request-Id": "context.requestId",
+                f"gatewayresponse.header.{name}": value for name, value in problem.headers().items()
             },
             "responseTemplates": {"application/json": problem.document()},
         }

@@ -6,12 +6,10 @@ ids and log addresses.
 """
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from stacks.constructs.problems import (
     INTERNAL,
-    MEDIA_TYPE,
     MODEL_ASLEEP,
     MODEL_ERROR,
     MODEL_UNAVAILABLE,
@@ -23,35 +21,32 @@ from stacks.constructs.problems import (
 REQUEST_ID = "X-Request-Id"
 
 # The container's own document travels inside SageMaker's ModelError. Only a document of ours is passed on,
-# with its status: whatever else a container says on its way down stays inside.
+# with its status: whatever else a container says on its way down stays inside. SageMaker passes none of its
+# headers on, so the document says when to try again, too; within its texts these quotes would be escaped.
 # On few lines, because what stands between directives is part of the answer.
 UNWRAP_MODEL_ERROR = f"""\
 #set($status = $input.path('$.OriginalStatusCode'))
 #set($document = $input.path('$.OriginalMessage'))
 #if($document.startsWith('{{"type":"{TYPE_PREFIX}'))
 #set($context.responseOverride.status = $status)
+#if($document.contains('"retry_after":'))
+#set($problem = $util.parseJson($document))
+#set($context.responseOverride.header.Retry-After = "$problem.retry_after")
+#end
 $document#{{else}}
 #set($context.responseOverride.status = {MODEL_ERROR.status})
 {MODEL_ERROR.document()}#end"""
 
-RETRY_AFTER_SECONDS = "5"
-
 TEXT = "CONVERT_TO_TEXT"
 """Content handling of answers that are text whatever the client accepts: API Gateway would take them for
 base64 where its Accept begins with one of the binary media types."""
-
-WAKING_SECONDS = 600
-"""How long a model that sleeps takes to wake: 9 minutes 24 seconds for a small one on ml.g5.xlarge, of which
-the alarm takes one, the instance and its image most of the rest (measured in us-east-1, July 2026, by Hugging
-Face: github.com/huggingface/skills).
-"""
 
 # SageMaker says of an inference component without copies what it says of a malformed request: 400, and the
 # message tells. At its start only: further on it may repeat what the client sent.
 TELL_ASLEEP = f"""\
 #set($said = $input.path('$.Message'))
 #if($said.startsWith('Inference Component has no capacity'))
-#set($context.responseOverride.header.Retry-After = '{WAKING_SECONDS}')
+#set($context.responseOverride.header.Retry-After = '{MODEL_ASLEEP.retry_after}')
 {MODEL_ASLEEP.document()}#else
 {MODEL_UNAVAILABLE.document()}#end"""
 
@@ -62,7 +57,7 @@ _HEADERS = ("Content-Type", REQUEST_ID)
 
 ANSWERS = {
     "200": (*_HEADERS, HEADER_LENGTH),
-    "400": _HEADERS,
+    "400": (*_HEADERS, "Retry-After"),
     "413": _HEADERS,
     "500": _HEADERS,
     "503": (*_HEADERS, "Retry-After"),
@@ -115,44 +110,34 @@ def invoke_endpoint(
             # The container's attributes are the length of the JSON before the bytes, where there are any.
             r"2\d{2}": _answer(
                 "200",
-                content_type="integration.response.header.Content-Type",
-                more={HEADER_LENGTH: f"integration.response.header.{_ATTRIBUTES}"},
+                {
+                    "Content-Type": "integration.response.header.Content-Type",
+                    REQUEST_ID: "context.requestId",
+                    HEADER_LENGTH: f"integration.response.header.{_ATTRIBUTES}",
+                },
                 handling=TEXT if operation else None,
             ),
             # ModelError: the container answered with an error of its own; the template takes its status.
             # 500 is the default's, so 400 stands in.
-            "424": _answer("400", template=UNWRAP_MODEL_ERROR),
+            "424": _answer("400", MODEL_ERROR.headers(), template=UNWRAP_MODEL_ERROR),
             "413": _problem(TOO_LARGE),
             # 400: no such endpoint or component, or no capacity. 429 and 503: not ready, or overloaded.
-            "400|429|503": _problem(
-                MODEL_UNAVAILABLE,
-                retry_after=RETRY_AFTER_SECONDS,
-                template=TELL_ASLEEP if component else None,
-            ),
+            "400|429|503": _problem(MODEL_UNAVAILABLE, template=TELL_ASLEEP if component else None),
             # Everything else, and 403 above all: ours to repair, nothing a client can act on.
             "default": _problem(INTERNAL),
         },
     }
 
 
-def _problem(
-    problem: Problem, *, retry_after: str | None = None, template: str | None = None
-) -> dict[str, Any]:
+def _problem(problem: Problem, *, template: str | None = None) -> dict[str, Any]:
     """`template`, where given, tells more than the problem's document."""
-    more = {"Retry-After": f"'{retry_after}'"} if retry_after else {}
-    return _answer(str(problem.status), template=template or problem.document(), more=more)
+    return _answer(str(problem.status), problem.headers(), template=template or problem.document())
 
 
 def _answer(
-    status: str,
-    *,
-    template: str | None = None,
-    content_type: str = f"'{MEDIA_TYPE}'",
-    more: Mapping[str, str] = MappingProxyType({}),
-    handling: str | None = TEXT,
+    status: str, headers: Mapping[str, str], *, template: str | None = None, handling: str | None = TEXT
 ) -> dict[str, Any]:
-    """An integration response; `more` are headers beyond those of every answer."""
-    headers = {"Content-Type": content_type, REQUEST_ID: "context.requestId", **more}
+    """An integration response."""
     return {
         "statusCode": status,
         "responseParameters": {f"method.response.header.{name}": value for name, value in headers.items()},

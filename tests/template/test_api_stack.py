@@ -13,6 +13,7 @@ from catalog.loader import load_platform
 from catalog.model import ModelSpec
 from inference_runtime.codecs import BINARY_MEDIA_TYPES
 from inference_runtime.errors import PROBLEMS
+from inference_runtime.errors import Problem as RuntimeProblem
 from stacks.api import ApiStack
 from stacks.constructs.problems import GATEWAY_RESPONSES, MODEL_ASLEEP, MODEL_ERROR, Problem
 from tests.assembly import Assembly
@@ -126,8 +127,9 @@ def test_the_deployment_follows_every_change_of_the_document_and_nothing_else() 
 )
 def test_gateway_and_runtime_describe_a_problem_alike(problem: Problem) -> None:
     assert PROBLEMS[problem.slug] == (problem.status, problem.title)
-    document = json.loads(problem.document())
-    assert list(document) == ["type", "title", "status", "detail", "request_id"]
+    asked = {} if problem.retry_after is None else {"retry-after": str(problem.retry_after)}
+    same = RuntimeProblem(problem.slug, problem.detail, asked).document("$context.requestId")
+    assert json.loads(problem.document()) == json.loads(same)
 
 
 def test_every_gateway_response_is_a_problem_document(prod: Assembly) -> None:
@@ -135,11 +137,12 @@ def test_every_gateway_response_is_a_problem_document(prod: Assembly) -> None:
     assert {"DEFAULT_4XX", "DEFAULT_5XX", "UNAUTHORIZED", "MISSING_AUTHENTICATION_TOKEN"} <= responses.keys()
     for response in responses.values():
         document = json.loads(response["responseTemplates"]["application/json"])
+        headers = response["responseParameters"]
         assert response["statusCode"] == str(document["status"])
-        assert (
-            response["responseParameters"]["gatewayresponse.header.Content-Type"]
-            == "'application/problem+json'"
-        )
+        assert headers["gatewayresponse.header.Content-Type"] == "'application/problem+json'"
+        retry_after = headers.get("gatewayresponse.header.Retry-After", "").strip("'")
+        assert retry_after == str(document.get("retry_after", ""))
+        assert bool(retry_after) == (document["status"] in (429, 503))
 
 
 def test_every_request_is_throttled_and_logged_but_never_its_payload(assembly: Assembly) -> None:

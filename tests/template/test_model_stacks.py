@@ -12,7 +12,7 @@ from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 from catalog.environment import Environment
 from catalog.model import CpuModel, GpuModel, Scaling
 from stacks import gpu_model
-from stacks.constructs.sagemaker_integration import WAKING_SECONDS
+from stacks.constructs.problems import WAKING_SECONDS
 from stacks.cpu_model import CpuModelStack
 from stacks.gpu_model import GpuModelStack
 from tests.assembly import Assembly

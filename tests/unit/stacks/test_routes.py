@@ -7,9 +7,11 @@ import pytest
 
 from catalog.model import CpuModel, GpuModel, ModelSpec, Scaling
 from catalog.names import Names
+from inference_runtime.errors import Problem
 from local_aws import vtl
+from stacks.constructs.problems import WAKING_SECONDS
 from stacks.constructs.routes import Backends, document, resources
-from stacks.constructs.sagemaker_integration import TELL_ASLEEP, WAKING_SECONDS
+from stacks.constructs.sagemaker_integration import TELL_ASLEEP, UNWRAP_MODEL_ERROR
 
 BACKENDS = Backends(
     service="arn:aws:apigateway:eu-west-1",
@@ -98,6 +100,28 @@ def test_only_a_message_that_begins_so_says_that_a_model_sleeps(said: dict[str, 
     # Minutes, as it takes; the mapping's own few seconds where it does not sleep.
     assert dict(overrides.header) == ({"Retry-After": str(WAKING_SECONDS)} if asleep else {})
     assert overrides.status is None
+
+
+@pytest.mark.parametrize(
+    ("problem", "pause"),
+    [
+        (Problem("throttled", "9 wait", {"retry-after": "3"}), {"Retry-After": "3"}),
+        (Problem("overloaded", "too late", {"retry-after": "12"}), {"Retry-After": "12"}),
+        (Problem("model-unavailable", "still loading"), {}),
+        (Problem("invalid-data", 'it says "retry_after":7'), {}),
+    ],
+    ids=lambda value: value.slug if isinstance(value, Problem) else "",
+)
+def test_a_containers_problem_is_unwrapped_with_its_status_and_when_to_try_again(
+    problem: Problem, pause: dict[str, str]
+) -> None:
+    document = problem.document("r-1").decode()
+    said = {"OriginalStatusCode": problem.status, "OriginalMessage": document, "LogStreamArn": "arn:x"}
+    text, overrides = vtl.render(
+        UNWRAP_MODEL_ERROR, vtl.Input(json.dumps(said), {}, {}, {}), {}, {}, "responseOverride"
+    )
+    assert text.strip() == document
+    assert (overrides.status, dict(overrides.header)) == (problem.status, pause)
 
 
 def test_resources_are_counted_as_api_gateway_makes_them() -> None:

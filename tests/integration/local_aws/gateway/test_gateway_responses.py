@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from stacks.constructs.sagemaker_integration import UNWRAP_MODEL_ERROR
 from tests.integration.local_aws.gateway.client import Cloud, sagemaker
 
 OK = {"statusCode": "200", "selectionPattern": r"2\d{2}"}
@@ -109,16 +110,6 @@ def test_a_mapping_to_an_undeclared_response_header_is_refused_when_it_is_put(
 
 
 PROBLEM = '{"type":"urn:inference-platform:problem:'
-UNWRAP = f"""\
-#set($status = $input.path('$.OriginalStatusCode'))
-#set($document = $input.path('$.OriginalMessage'))
-#if($document.startsWith('{PROBLEM}'))
-#set($context.responseOverride.status = $status)
-$document
-#else
-#set($context.responseOverride.status = 500)
-{{"request_id":"$context.requestId"}}
-#end"""
 
 
 def model_error(status: int, message: str) -> dict[str, Any]:
@@ -133,17 +124,24 @@ def model_error(status: int, message: str) -> dict[str, Any]:
 
 
 def test_a_template_turns_model_error_424_into_the_containers_own_answer(cloud: Cloud, role: str) -> None:
+    unwrap = {
+        "statusCode": "500",
+        "selectionPattern": "424",
+        "responseTemplates": {"application/json": UNWRAP_MODEL_ERROR},
+    }
+    api = cloud.api(sagemaker("/m", "script", role, OK, unwrap))
     document = PROBLEM + 'invalid-shape","status":400}'
-    responses = (
-        OK,
-        {"statusCode": "500", "selectionPattern": "424", "responseTemplates": {"application/json": UNWRAP}},
-    )
-    api = cloud.api(sagemaker("/m", "script", role, *responses))
     response = api.post("/m", json=model_error(400, document))
     assert (response.status_code, response.text.strip()) == (400, document)
+    assert "retry-after" not in response.headers
+
+    document = PROBLEM + 'throttled","status":429,"retry_after":3}'
+    busy = api.post("/m", json=model_error(429, document))
+    assert (busy.status_code, busy.text.strip(), busy.headers["retry-after"]) == (429, document, "3")
 
     foreign = api.post("/m", json=model_error(418, "Traceback: /opt/ml/secret.py"))
-    assert (foreign.status_code, foreign.json()) == (500, {"request_id": foreign.headers["x-amzn-requestid"]})
+    assert (foreign.status_code, foreign.json()["request_id"]) == (500, foreign.headers["x-amzn-requestid"])
+    assert "opt/ml" not in foreign.text
 
 
 def test_a_template_turns_400_no_capacity_into_503_with_retry_after(cloud: Cloud, role: str) -> None:

@@ -16,7 +16,7 @@ from inferctl import health
 from inference_runtime import protocol
 from inference_runtime.manifest import Manifest
 from stacks.api import ApiStack
-from stacks.constructs.sagemaker_integration import WAKING_SECONDS
+from stacks.constructs.problems import WAKING_SECONDS
 from stacks.gpu_model import GpuModelStack
 from tests.integration.local_aws.embedded import until
 from tests.integration.platform import rights
