@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -400,8 +400,8 @@ def serve(session: Session, model: Path, port: int, device: str) -> None:
             document = {
                 "url": served.url,
                 "model": found.name,
-                "inputs": [asdict(spec) for spec in found.inputs],
-                "outputs": [asdict(spec) for spec in found.outputs],
+                "inputs": [spec.described() for spec in found.inputs],
+                "outputs": [spec.described() for spec in found.outputs],
             }
             rows = [
                 (kind, spec.name, spec.datatype, list(spec.shape))

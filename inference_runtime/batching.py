@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 
 from inference_runtime.errors import Problem
+from inference_runtime.padding import Padding
 
 if TYPE_CHECKING:
     from inference_runtime.tensors import Array
@@ -46,6 +47,8 @@ class Plan:
     inline: bool = False
     #: Measured seconds of a batch, by its rows, ascending.
     seconds: tuple[tuple[int, float], ...] = ((1, 0.0),)
+    #: Requests of different lengths are joined like this; None where they are not.
+    padding: Padding | None = None
 
     def expected(self, rows: int) -> float:
         """Seconds that `rows` take, in batches of `max_batch`."""
@@ -189,6 +192,8 @@ class Batcher:
             Problem: throttled, or overloaded; both say when to try again.
         """
         job.queued = now = perf_counter()
+        if self.plan.padding and job.key is not job:
+            job.key = self.plan.padding.key(job.inputs) or job.key
         waiting = len(self._queue)
         if waiting >= self._easy or not self._engine.idle:
             self._admit(job, now, waiting)
@@ -320,7 +325,15 @@ class Batcher:
             if job.outputs is not names and job.outputs != names:
                 names = tuple(dict.fromkeys(name for job in jobs for name in job.outputs))
                 break
-        joined = {name: np.concatenate([job.inputs[name] for job in jobs]) for name in first.inputs}
+        padding, lengths = self.plan.padding, [0]
+        if padding:
+            lengths = [padding.length(job.inputs) for job in jobs]
+        longest = max(lengths)
+        if padding and min(lengths) < longest:
+            joined = padding.join([job.inputs for job in jobs], longest)
+        else:
+            padding = None
+            joined = {name: np.concatenate([job.inputs[name] for job in jobs]) for name in first.inputs}
         outputs = self._infer(joined, names)
         rows = sum([job.rows for job in jobs])
         if any(array.shape[:1] != (rows,) for array in outputs.values()):
@@ -330,7 +343,11 @@ class Batcher:
         start = 0
         for job in jobs:
             end = start + job.rows
-            outcomes.append((batch, start, end))
+            if padding and padding.cuts:
+                part = padding.cut(outputs, start, end, lengths[len(outcomes)], longest)
+                outcomes.append((Batch(part, batch.started, batch.ended), 0, 0))
+            else:
+                outcomes.append((batch, start, end))
             start = end
         return outcomes
 

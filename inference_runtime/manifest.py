@@ -2,6 +2,8 @@
 
 An artifact's id is the SHA-256 of its manifest's bytes, so the id covers every file. The manifest's inputs
 and outputs are the signature that clients see; the ONNX graph may differ from it when a handler translates.
+An input may say with what it is made longer, `"padding": 0`, so that requests of different lengths can share
+a batch (`inference_runtime/padding.py`).
 An artifact without a graph (`model` is null) is run by its handler alone.
 
 Only the standard library is imported: the Lambda that publishes artifacts has nothing else.
@@ -10,9 +12,11 @@ Only the standard library is imported: the Lambda that publishes artifacts has n
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 FILE_NAME = "manifest.json"
@@ -27,6 +31,9 @@ DATATYPES = (
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_PADDED = "left out where the first axis or all others are fixed"
+_INTEGER = re.compile(r"(U?)INT(\d+)")
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 class ArtifactError(Exception):
@@ -35,11 +42,19 @@ class ArtifactError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One public tensor. `shape` holds fixed lengths, or -1 where the client chooses (at least 1)."""
+    """One public tensor. `shape` holds fixed lengths, or -1 where the client chooses (at least 1).
+
+    `padding`, of an input, is the value after its end that changes no answer; None where there is no such.
+    """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+    padding: float | None = None
+
+    def described(self) -> dict[str, Any]:
+        """As the protocol's metadata have it."""
+        return {"name": self.name, "datatype": self.datatype, "shape": self.shape}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +85,8 @@ class Manifest:
             "name": self.name,
             "versions": [self.version],
             "platform": self.platform,
-            "inputs": [asdict(spec) for spec in self.inputs],
-            "outputs": [asdict(spec) for spec in self.outputs],
+            "inputs": [spec.described() for spec in self.inputs],
+            "outputs": [spec.described() for spec in self.outputs],
             "parameters": {"artifact_sha256": self.sha256},
         }
 
@@ -127,7 +142,7 @@ def parse(content: bytes, expected_sha256: str | None = None) -> Manifest:
         model=fields["model"],
         handler=fields["handler"],
         files=files,
-        inputs=_signature("inputs", fields["inputs"]),
+        inputs=_signature("inputs", fields["inputs"], {"padding": int | float}),
         outputs=_signature("outputs", fields["outputs"]),
     )
 
@@ -185,8 +200,8 @@ def write(
             "model": model,
             "handler": handler,
             "files": {path.relative_to(folder).as_posix(): asdict(describe(path)) for path in paths},
-            "inputs": [asdict(spec) for spec in inputs],
-            "outputs": [asdict(spec) for spec in outputs],
+            "inputs": [_written(spec) for spec in inputs],
+            "outputs": [_written(spec) for spec in outputs],
         },
         sort_keys=True,
         separators=(",", ":"),
@@ -214,22 +229,22 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return document
 
 
-def _fields(where: str, document: Any, types: dict[str, Any]) -> dict[str, Any]:
-    """`document` if it is an object with exactly these members of these types."""
+def _fields(
+    where: str, document: Any, types: Mapping[str, Any], optional: Mapping[str, Any] = _NONE
+) -> dict[str, Any]:
+    """`document` if it is an object with these members, and at most the optional ones, of these types."""
     if not isinstance(document, dict):
         raise ArtifactError(f"{FILE_NAME}: {where} is not an object")
     for problem, keys in (
-        ("unknown", document.keys() - types.keys()),
+        ("unknown", document.keys() - types.keys() - optional.keys()),
         ("missing", types.keys() - document.keys()),
     ):
         if keys:
             raise ArtifactError(f"{FILE_NAME}: {where}: {problem} {', '.join(sorted(keys))}")
-    for key, expected in types.items():
+    for key, value in document.items():
         # JSON's true is a Python int.
-        if not isinstance(document[key], expected) or isinstance(document[key], bool):
-            raise ArtifactError(
-                f"{FILE_NAME}: {where}: {key} has the wrong type ({type(document[key]).__name__})"
-            )
+        if not isinstance(value, {**types, **optional}[key]) or isinstance(value, bool):
+            raise ArtifactError(f"{FILE_NAME}: {where}: {key} has the wrong type ({type(value).__name__})")
     return document
 
 
@@ -253,11 +268,13 @@ def _file(name: str, entry: Any) -> FileEntry:
     return FileEntry(fields["sha256"], fields["size"])
 
 
-def _signature(where: str, documents: Iterable[Any]) -> tuple[TensorSpec, ...]:
+def _signature(
+    where: str, documents: Iterable[Any], optional: Mapping[str, Any] = _NONE
+) -> tuple[TensorSpec, ...]:
     specs: dict[str, TensorSpec] = {}
     for index, document in enumerate(documents):
         field = f"{where}[{index}]"
-        fields = _fields(field, document, {"name": str, "datatype": str, "shape": list})
+        fields = _fields(field, document, {"name": str, "datatype": str, "shape": list}, optional)
         name, shape = fields["name"], fields["shape"]
         _require(name and name not in specs, f"{field}.name", name, "non-empty and unique")
         _require(
@@ -267,6 +284,27 @@ def _signature(where: str, documents: Iterable[Any]) -> tuple[TensorSpec, ...]:
             all(type(length) is int and (length == -1 or length > 0) for length in shape),
             f"{field}.shape", shape, "a list of lengths, each at least 1, or -1 for any",
         )  # fmt: skip
-        specs[name] = TensorSpec(name, fields["datatype"], tuple(shape))
+        padding = fields.get("padding")
+        specs[name] = spec = TensorSpec(name, fields["datatype"], tuple(shape), padding)
+        if padding is not None:
+            _require(-1 in shape[1:] and shape[0] == -1, f"{field}.padding", padding, _PADDED)
+            _require(_fills(spec), f"{field}.padding", padding, f"a value of {spec.datatype}")
     _require(specs, where, [], "at least one tensor")
     return tuple(specs.values())
+
+
+def _fills(spec: TensorSpec) -> bool:
+    """Whether its padding is a value of its datatype."""
+    value = spec.padding
+    assert value is not None
+    if spec.datatype == "BOOL":
+        return value in (0, 1)
+    if found := _INTEGER.fullmatch(spec.datatype):
+        bits = int(found[2])
+        low, high = (0, 1 << bits) if found[1] else (-1 << (bits - 1), 1 << (bits - 1))
+        return isinstance(value, int) and low <= value < high
+    return spec.datatype != "BYTES" and isfinite(value)
+
+
+def _written(spec: TensorSpec) -> dict[str, Any]:
+    return spec.described() | ({} if spec.padding is None else {"padding": spec.padding})

@@ -4,6 +4,7 @@ What is found out, each by running the model on its own sample (or on plain valu
 
     threads     whether one thread or one for each core computes a row faster
     batches     whether rows may be joined at all: together they must give what they give alone
+    lengths     whether rows of different lengths may be, too, where the manifest has a `padding`
     size        from which number of rows on a larger batch is no faster a row
     inline      whether that batch is short enough for the event loop's own thread
 """
@@ -21,6 +22,7 @@ from inference_runtime.batching import Plan
 from inference_runtime.errors import Problem
 from inference_runtime.manifest import Artifact, TensorSpec
 from inference_runtime.model import SAMPLE, Arrays, Engine, Model
+from inference_runtime.padding import Padding
 from inference_runtime.tensors import DTYPES, Array
 
 logger = logging.getLogger(__name__)
@@ -29,6 +31,10 @@ logger = logging.getLogger(__name__)
 MAX_BATCH = 64
 #: Joining must make a row at least this much cheaper: it costs the first of a batch time, and fairness.
 _WORTH = 1.2
+#: The same where requests of different lengths are joined, some of them padded to nearly twice theirs.
+_WORTH_PADDED = 1.5
+#: The length of made-up requests for a model whose requests may be padded.
+_LENGTH = 16
 #: A smaller batch is as good as the best one if its rows cost at most this much more.
 _NEARLY = 1.06
 #: A batch that takes longer, in seconds, would keep the loop from its other clients.
@@ -64,6 +70,7 @@ def load(artifact: Artifact, engine: Engine, max_batch: int = MAX_BATCH) -> tupl
             "threads": threads or os.cpu_count(),
             "batching": plan.max_batch > 1,
             "max_batch": plan.max_batch,
+            "padding": plan.padding is not None,
             "inline": plan.inline,
             "batch_ms": {rows: round(seconds * 1000, 3) for rows, seconds in plan.seconds},
             "load_ms": round((perf_counter() - started) * 1000),
@@ -89,7 +96,38 @@ def _plan(model: Model, artifact: Artifact, engine: Engine, max_batch: int) -> t
     short = [(size, seconds) for size, seconds in timed if seconds <= _INLINE_SECONDS]
     inline = bool(short) and model.graph_alone and _fixed(model)
     chosen = _worth(short if inline else timed)
-    return Plan(chosen[-1][0], inline, tuple(chosen)), threads
+    padding = _padding(run, model, rows, chosen) if len(chosen) > 1 else None
+    return Plan(chosen[-1][0], inline, tuple(chosen), padding), threads
+
+
+def _padding(
+    run: Callable[[Arrays], Arrays], model: Model, rows: Arrays, chosen: list[tuple[int, float]]
+) -> Padding | None:
+    """How requests of different lengths are joined, if that pays, and they then give what they give alone."""
+    padding = Padding.of(model.manifest)
+    if padding is None:
+        return None
+    (_, alone), (size, joined) = chosen[0], chosen[-1]
+    longest = padding.length(rows)
+    # As different as lengths that share a batch can be.
+    lengths = (longest, longest - 1, longest // 2 + 1)
+    try:
+        if alone * size < joined * _WORTH_PADDED:
+            raise ValueError("padding would cost what a batch saves")
+        if longest < 2:
+            raise ValueError(
+                f"the warm-up request's length is {longest}; it takes 2 to see what padding does"
+            )
+        apart = [
+            padding.shorter(_cut(rows, index, index + 1), length) for index, length in enumerate(lengths)
+        ]
+        together = run(padding.join(apart, longest))
+        for index, (inputs, length) in enumerate(zip(apart, lengths, strict=True)):
+            _same(padding.cut(together, index, index + 1, length, longest), run(inputs))
+    except (Problem, ValueError) as error:
+        logger.info("joining of lengths off", extra={"model": model.manifest.name, "reason": str(error)})
+        return None
+    return padding
 
 
 def _worth(timed: list[tuple[int, float]]) -> list[tuple[int, float]]:
@@ -163,14 +201,18 @@ def _agree(run: Callable[[Arrays], Arrays], rows: Arrays) -> bool:
     alone = [run(_cut(rows, index, index + 1)) for index in range(count)]
     try:
         together = run(_cut(rows, 0, count))
-        for name, found in together.items():
-            expected = np.concatenate([outputs[name] for outputs in alone])
-            if found.shape != expected.shape or not _close(found, expected):
-                raise ValueError(f"output {name!r}: rows answer otherwise together than alone")
+        _same(together, {name: np.concatenate([outputs[name] for outputs in alone]) for name in together})
     except (Problem, ValueError) as error:
         logger.info("batching off", extra={"reason": str(error)})
         return False
     return True
+
+
+def _same(together: Arrays, alone: Arrays) -> None:
+    """Raises ValueError where rows answer otherwise together than alone."""
+    for name, found in together.items():
+        if found.shape != alone[name].shape or not _close(found, alone[name]):
+            raise ValueError(f"output {name!r}: rows answer otherwise together than alone")
 
 
 def _close(found: Array, expected: Array) -> bool:
@@ -190,13 +232,13 @@ def _rows(model: Model, artifact: Artifact, count: int) -> Arrays:
             return dict(sample.inputs)
         return {name: np.resize(array, (count, *array.shape[1:])) for name, array in sample.inputs.items()}
     random = np.random.default_rng(0) if model.graph_alone else None
-    return {spec.name: _values(spec, count, random) for spec in model.manifest.inputs}
+    free = _LENGTH if Padding.of(model.manifest) else 1
+    return {spec.name: _values(spec, count, free, random) for spec in model.manifest.inputs}
 
 
-def _values(spec: TensorSpec, count: int, random: np.random.Generator | None) -> Array:
-    shape = [
-        count if axis == 0 and length == -1 else max(length, 1) for axis, length in enumerate(spec.shape)
-    ]
+def _values(spec: TensorSpec, count: int, free: int, random: np.random.Generator | None) -> Array:
+    first = [count if length == -1 else length for length in spec.shape[:1]]
+    shape = first + [free if length == -1 else length for length in spec.shape[1:]]
     dtype = DTYPES[spec.datatype]
     if spec.datatype == "BYTES":
         return np.full(shape, b"a" if random else b"", dtype)

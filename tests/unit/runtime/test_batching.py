@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from inference_runtime.batching import Arrays, Batch, Batcher, Job, Limits, Plan
 from inference_runtime.errors import Problem
+from inference_runtime.manifest import Manifest, TensorSpec
+from inference_runtime.padding import Padding
 
 
 @dataclass
@@ -84,9 +86,10 @@ def run(
     inline: bool = True,
     max_batch: int = 8,
     limits: Limits | None = None,
+    padding: Padding | None = None,
 ) -> Any:
     async def main() -> Any:
-        plan = Plan(max_batch, inline, ((max_batch, 1.0),))
+        plan = Plan(max_batch, inline, ((max_batch, 1.0),), padding)
         batcher = Batcher(asyncio.get_running_loop(), model, plan, limits or Limits(), "doubler")
         try:
             return await body(batcher)
@@ -311,3 +314,111 @@ def test_a_target_without_a_server_imports_none_of_this() -> None:
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout == "set()\n"
+
+
+class Encoder:
+    """What a text encoder gives: a value for each token, by all tokens of its text, and one for each text."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[int, ...]] = []
+
+    def __call__(self, inputs: Arrays, outputs: Sequence[str]) -> Arrays:
+        ids, mask = inputs["ids"], inputs["mask"]
+        if ids.shape != mask.shape:
+            raise Problem("invalid-shape", "ids and mask differ")
+        self.batches.append(ids.shape)
+        text = (ids * mask).sum(1, keepdims=True)
+        found = {"tokens": (ids * 1000 + text)[..., None], "text": text}
+        return {name: found[name] for name in outputs}
+
+
+def padding() -> Padding:
+    inputs = (TensorSpec("ids", "INT64", (-1, -1), 7), TensorSpec("mask", "INT64", (-1, -1), 0))
+    outputs = (TensorSpec("tokens", "INT64", (-1, -1, 1)), TensorSpec("text", "INT64", (-1, 1)))
+    found = Padding.of(Manifest("0" * 64, "m", "1", "", "m", None, {}, inputs, outputs))
+    assert found
+    return found
+
+
+def text(rows: int, length: int, masked: int | None = None) -> Arrays:
+    ids = np.arange(1, rows * length + 1, dtype=np.int64).reshape(rows, length)
+    return {"ids": ids, "mask": np.ones((rows, masked or length), np.int64)}
+
+
+@both
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 3),
+            st.integers(1, 40),
+            st.sampled_from([("text",), ("tokens",), ("text", "tokens")]),
+            st.booleans(),
+        ),
+        min_size=1,
+        max_size=20,
+    ),
+    st.integers(1, 12),
+)
+def test_requests_of_different_lengths_are_answered_as_each_alone(
+    inline: bool, asked: list[tuple[int, int, tuple[str, ...], bool]], max_batch: int
+) -> None:
+    async def body(batcher: Batcher) -> None:
+        jobs = []
+        for rows, length, outputs, pause in asked:
+            jobs.append(Asked(text(rows, length), outputs))
+            batcher.submit(jobs[-1])
+            if pause:
+                await asyncio.sleep(0)
+        await done(*jobs)
+        for job in jobs:
+            assert job.answer is not None
+            for name, array in Encoder()(job.inputs, job.outputs).items():
+                np.testing.assert_array_equal(job.answer[name], array)
+
+    model = Encoder()
+    run(body, model, inline=inline, max_batch=max_batch, padding=padding())
+    sent = sum(rows * length for rows, length, _, _ in asked)
+    assert sum(rows * length for rows, length in model.batches) < 2 * sent
+
+
+def test_lengths_that_are_not_twice_each_other_share_a_batch() -> None:
+    async def body(batcher: Batcher) -> None:
+        jobs = [Asked(text(1, length), ("tokens",)) for length in (5, 7, 4, 20)]
+        for job in jobs:
+            batcher.submit(job)
+        await done(*jobs)
+
+    model = Encoder()
+    run(body, model, padding=padding())
+    assert model.batches == [(3, 7), (1, 20)]
+    model = Encoder()
+    run(body, model)
+    assert model.batches == [(1, 5), (1, 7), (1, 4), (1, 20)]
+
+
+def test_a_request_whose_inputs_disagree_about_its_length_is_not_made_right_by_padding() -> None:
+    async def body(batcher: Batcher) -> None:
+        jobs = [Asked(text(1, 7), ("text",)), Asked(text(1, 5, masked=6), ("text",))]
+        for job in jobs:
+            batcher.submit(job)
+        await done(*jobs)
+        assert jobs[0].answer is not None
+        assert jobs[1].problem is not None
+        assert jobs[1].problem.slug == "invalid-shape"
+
+    run(body, Encoder(), padding=padding())
+
+
+def test_an_output_of_another_length_than_the_inputs_is_never_cut() -> None:
+    def model(inputs: Arrays, outputs: Sequence[str]) -> Arrays:
+        rows, length = inputs["ids"].shape
+        return {"tokens": np.full((rows, length + 1, 1), length)}
+
+    async def body(batcher: Batcher) -> None:
+        jobs = [Asked(text(1, length), ("tokens",)) for length in (6, 7)]
+        for job in jobs:
+            batcher.submit(job)
+        await done(*jobs)
+        assert [job.answer["tokens"].shape for job in jobs if job.answer] == [(1, 7, 1), (1, 8, 1)]
+
+    run(body, model, padding=padding())

@@ -17,6 +17,9 @@ def artifact(tmp_path: Path) -> Artifact:
     return tiny.doubler(tmp_path / "a", handler="# nothing", files={"vocab.txt": b"words"})
 
 
+IDS = {"name": "ids", "datatype": "UINT8", "shape": [-1, -1]}
+
+
 def edited(artifact: Artifact, **changes: Any) -> bytes:
     document = json.loads((artifact.folder / "manifest.json").read_bytes())
     return json.dumps(document | changes).encode()
@@ -104,6 +107,22 @@ def test_a_path_that_could_leave_the_folder_or_alias_another_is_refused(
         ({"inputs": [{"name": "x", "datatype": "FP32", "shape": [0]}]}, r"inputs\[0\].shape is \[0\]"),
         ({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1]}] * 2}, r"inputs\[1\].name is 'x'"),
         ({"outputs": ["y"]}, r"outputs\[0\] is not an object"),
+        ({"outputs": [IDS | {"padding": 0}]}, r"outputs\[0\]: unknown padding"),
+        ({"inputs": [IDS | {"padding": "0"}]}, r"inputs\[0\]: padding has the wrong type"),
+        ({"inputs": [IDS | {"padding": True}]}, r"inputs\[0\]: padding has the wrong type"),
+        ({"inputs": [IDS | {"padding": 256}]}, r"inputs\[0\].padding is 256; it must be a value of UINT8"),
+        ({"inputs": [IDS | {"padding": 0.5}]}, r"inputs\[0\].padding is 0.5; it must be a value of UINT8"),
+        (
+            {"inputs": [IDS | {"datatype": "FP32", "padding": float("nan")}]},
+            "padding is nan; it must be a value",
+        ),
+        (
+            {"inputs": [IDS | {"datatype": "BYTES", "padding": 0}]},
+            "padding is 0; it must be a value of BYTES",
+        ),
+        ({"inputs": [IDS | {"shape": [-1, 3], "padding": 0}]}, "padding is 0; it must be left out where"),
+        ({"inputs": [IDS | {"shape": [1, -1], "padding": 0}]}, "padding is 0; it must be left out where"),
+        ({"inputs": [IDS | {"shape": [], "padding": 0}]}, "padding is 0; it must be left out where"),
     ],
 )
 def test_a_wrong_field_is_named_with_what_is_allowed(
@@ -124,3 +143,21 @@ def test_a_missing_field_is_named(artifact: Artifact) -> None:
 def test_what_is_not_a_json_object_with_unique_keys_is_refused(content: bytes) -> None:
     with pytest.raises(ArtifactError, match=r"manifest\.json"):
         manifest.parse(content)
+
+
+def test_what_an_input_is_padded_with_is_kept_and_no_part_of_the_protocols_metadata(
+    artifact: Artifact,
+) -> None:
+    found = manifest.parse(edited(artifact, inputs=[IDS | {"padding": 0}]))
+    assert found.inputs == (manifest.TensorSpec("ids", "UINT8", (-1, -1), 0),)
+    assert found.metadata()["inputs"] == [{"name": "ids", "datatype": "UINT8", "shape": (-1, -1)}]
+    written = manifest.write(
+        artifact.folder,
+        name="m",
+        version="1",
+        model=None,
+        handler="handler.py",
+        inputs=found.inputs,
+        outputs=found.outputs,
+    )
+    assert manifest.verify(artifact.folder).manifest.inputs == written.inputs == found.inputs

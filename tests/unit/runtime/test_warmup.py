@@ -1,5 +1,6 @@
 """What the warm-up finds out about a model."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from onnx import TensorProto, helper
 
 from inference_runtime import warmup
 from inference_runtime.batching import Plan
+from inference_runtime.manifest import Artifact
 from inference_runtime.model import Engine
 from tests.unit.runtime import tiny
 
@@ -57,3 +59,50 @@ def test_a_handler_is_joined_if_a_sample_shows_that_it_can_be_and_never_run_inli
 def test_a_handler_that_refuses_made_up_values_is_served_without_a_plan(tmp_path: Path) -> None:
     handler = "def preprocess(inputs, state):\n    raise ValueError('not these')"
     assert warmup.load(tiny.doubler(tmp_path, handler=handler), Engine())[1] == Plan()
+
+
+def pooling(folder: Path, length: int, *, masked: bool) -> Artifact:
+    """The sum of a row's values, and each with that sum; padding counts unless masked. Batches pay."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Mul", ["x", "mask"], ["kept"]),
+            helper.make_node("ReduceSum", ["kept" if masked else "x", "axis"], ["sum"], keepdims=1),
+            helper.make_node("Add", ["x", "sum"], ["each"]),
+        ],
+        "pooling",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, None]) for name in ("x", "mask")],
+        [
+            helper.make_tensor_value_info("sum", TensorProto.FLOAT, [None, 1]),
+            helper.make_tensor_value_info("each", TensorProto.FLOAT, [None, None]),
+        ],
+        [helper.make_tensor("axis", TensorProto.INT64, [1], [1])],
+    )
+    tensor = {"datatype": "FP32", "shape": [1, length], "data": [1.0] * length}
+    sample = json.dumps({"inputs": [tensor | {"name": name} for name in ("x", "mask")]}).encode()
+    return tiny.artifact(
+        folder,
+        graph,
+        [("x", "FP32", (-1, -1), 5), ("mask", "FP32", (-1, -1), 0)],
+        [("sum", "FP32", (-1, 1)), ("each", "FP32", (-1, -1))],
+        "import time\ndef preprocess(inputs, state):\n    time.sleep(0.001)\n    return inputs",
+        {"sample.json": sample},
+    )
+
+
+@pytest.mark.parametrize(
+    ("length", "masked", "reason"),
+    [
+        (8, True, None),
+        (8, False, "output 'sum': rows answer otherwise together than alone"),
+        (1, True, "the warm-up request's length is 1; it takes 2 to see what padding does"),
+    ],
+)
+def test_lengths_are_joined_if_padding_changes_no_answer(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, length: int, masked: bool, reason: str | None
+) -> None:
+    with caplog.at_level(logging.INFO):
+        _, plan = warmup.load(pooling(tmp_path, length, masked=masked), Engine())
+    assert plan.max_batch > 1
+    assert (plan.padding is not None) is (reason is None)
+    said = [entry.__dict__["reason"] for entry in caplog.records if "joining of lengths off" in entry.message]
+    assert said == ([reason] if reason else [])

@@ -1,6 +1,7 @@
 """The smallest artifacts that mean something: ONNX graphs of one node, and a request for them."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ from onnx import TensorProto, helper
 
 from inference_runtime import manifest
 from inference_runtime.manifest import Artifact, TensorSpec
+
+#: The arguments of a TensorSpec.
+Signature = tuple[str, str, tuple[int, ...]] | tuple[str, str, tuple[int, ...], float]
 
 REQUEST: dict[str, Any] = {
     "id": "seven",
@@ -49,8 +53,8 @@ def identity(folder: Path, datatype: str, graph_type: int, handler: str | None =
 def artifact(
     folder: Path,
     graph: onnx.GraphProto,
-    inputs: list[tuple[str, str, tuple[int, ...]]],
-    outputs: list[tuple[str, str, tuple[int, ...]]],
+    inputs: Sequence[Signature],
+    outputs: Sequence[Signature],
     handler: str | None = None,
     files: dict[str, bytes] | None = None,
 ) -> Artifact:
