@@ -115,6 +115,11 @@ test: setup checkov ## Run every test
 test-changes: setup ## Deploy one catalog over another, every option, and a model that sleeps (minutes; not part of `make test`)
 	@$(BIN)/pytest -m changes tests/integration/platform/changes
 
+.PHONY: gpu-test
+gpu-test: setup ## On a machine with an NVIDIA GPU: the same answers from it (installs onnxruntime-gpu into .venv)
+	@$(BIN)/python -m uv pip install --quiet --require-hashes -r inference_containers/onnx/requirements-cuda.txt
+	@$(BIN)/pytest -m gpu tests/gpu
+
 .PHONY: conformance
 conformance: setup build/clients/.installed ## Let tritonclient and the KServe client ask the server and the platform
 	@$(BIN)/pytest -m conformance tests/conformance

@@ -7,7 +7,8 @@ have come yet does the loop look again, for a fraction of a row's time: clients 
 ask again together.
 
 What the warm-up has measured (`Plan`) decides the rest: short batches run inline, on the loop's own thread,
-where nothing is handed over; long ones on the model's engine thread, one at a time with all cores.
+where nothing is handed over; long ones on an engine's thread, one at a time with all cores. There are several
+engines where there are several GPUs, one for each.
 
 The loop's thread submits and answers; only `_Engine` runs elsewhere.
 """
@@ -23,8 +24,6 @@ from math import ceil
 from queue import SimpleQueue
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol, cast
-
-import numpy as np
 
 from inference_runtime.errors import Problem
 from inference_runtime.padding import Padding
@@ -70,8 +69,9 @@ class Limits:
 #: Of the time that one row takes, what a batch may wait for as many requests as the last one had.
 _LINGER = 0.25
 
-#: A model's inference: the arrays of the outputs asked for; Problem where there are none.
-Infer = Callable[[Arrays, Sequence[str]], Arrays]
+#: A model's inference, as `Model.infer_joined`: from the inputs of several requests to the outputs asked for,
+#: with the rows of all of them in order. Raises Problem.
+Infer = Callable[[Sequence[Arrays], Sequence[str]], Arrays]
 
 
 class Batch:
@@ -142,23 +142,22 @@ Outcome = tuple[Batch, int, int] | Problem
 
 
 class Batcher:
-    """One model's queue and engine. Every method is for the loop's thread, except `healthy`."""
+    """One model's queue and engines. Every method is for the loop's thread, except `healthy`."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        infer: Infer,
+        lanes: Sequence[Infer],
         plan: Plan,
         limits: Limits,
         name: str,
         ran: Callable[[int], None] = lambda rows: None,
     ) -> None:
-        """`infer` is called on the loop's thread or the engine's; `ran` is told every batch's rows, on the
-        loop's.
+        """Each of `lanes` gets an engine. The first is called on the loop's thread too; `ran` is told every
+        batch's rows, on the loop's.
         """
         self.plan = plan
         self._loop = loop
-        self._infer = infer
         self._ran = ran
         self._closing = False
         self._limits = limits
@@ -173,13 +172,16 @@ class Batcher:
         #: The gathering that is under way: since when, and how many requests it had found.
         self._gathering: float | None = None
         self._gathered = 0
-        self._engine = _Engine(self, name)
+        self._engines = [_Engine(self, infer, f"{name}-{index}") for index, infer in enumerate(lanes)]
+        #: Those that wait to be woken.
+        self._idle = list(self._engines)
 
     @property
     def healthy(self) -> bool:
         """Whether no batch has run for longer than it may."""
-        since = self._engine.busy_since
-        return since is None or perf_counter() - since < self._limits.wedged_seconds
+        since = [engine.busy_since for engine in self._engines]
+        latest = perf_counter() - self._limits.wedged_seconds
+        return all(each is None or each > latest for each in since)
 
     def waiting(self) -> int:
         """Requests in the queue."""
@@ -195,24 +197,24 @@ class Batcher:
         if self.plan.padding and job.key is not job:
             job.key = self.plan.padding.key(job.inputs) or job.key
         waiting = len(self._queue)
-        if waiting >= self._easy or not self._engine.idle:
+        if waiting >= self._easy or not self._idle:
             self._admit(job, now, waiting)
         self._queue.append(job)
-        if self._gathering is None and self._engine.idle:
+        if self._gathering is None and self._idle:
             self._begin(now, 0)
 
     def expire(self, now: float) -> None:
         """Answer the requests whose deadline has passed, whether they wait or run. Called every second."""
         with self._lock:
-            late = [job for job in (*self._queue, *self._engine.running) if job.deadline < now]
+            running = [job for engine in self._engines for job in engine.running]
+            late = [job for job in (*self._queue, *running) if job.deadline < now]
         for job in late:
             _finish(job, _late())
 
     def close(self) -> None:
-        """End the engine once it has run what is queued. Nothing is submitted any more."""
+        """End the engines once they have run what is queued. Nothing is submitted any more."""
         self._closing = True
-        if self._engine.idle and not self._queue:
-            self._engine.close()
+        self._end()
 
     # On the loop's thread.
 
@@ -222,7 +224,7 @@ class Batcher:
         self._loop.call_soon(self._gather)
 
     def _admit(self, job: Job, now: float, waiting: int) -> None:
-        wait = self.plan.expected(waiting)
+        wait = self.plan.expected(waiting) / len(self._engines)
         retry = {"retry-after": str(max(1, ceil(wait)))}
         if waiting >= self._limits.queue:
             raise Problem("throttled", f"{waiting} requests wait for this model; try again", retry)
@@ -246,10 +248,11 @@ class Batcher:
         if not self._queue:
             return
         if not self.plan.inline or self._queue[0].rows > self.plan.max_batch:
-            self._engine.wake()
+            for _ in range(min(ceil(found / self.plan.max_batch), len(self._idle))):
+                self._idle.pop().wake()
             return
         batch, late = self.take(now)
-        self._answer(batch, self.run(batch) if batch else (), late)
+        self._answer(batch, self._engines[0].outcomes(batch) if batch else (), late)
         if self._queue and self._gathering is None:
             # Other connections, and this batch's answers, come before the next.
             self._begin(now, len(self._queue))
@@ -264,13 +267,18 @@ class Batcher:
         for job in late:
             _finish(job, _late())
 
-    def _rest(self) -> None:
-        """The engine has found nothing more to run."""
-        self._engine.idle = True
+    def _rest(self, engine: "_Engine") -> None:
+        """An engine has found nothing more to run."""
+        self._idle.append(engine)
         if self._queue and self._gathering is None:
             self._begin(perf_counter(), 0)
         elif self._closing:
-            self._engine.close()
+            self._end()
+
+    def _end(self) -> None:
+        if not self._queue:
+            for engine in self._idle:
+                engine.close()
 
     # On the loop's thread, or the engine's.
 
@@ -302,39 +310,63 @@ class Batcher:
             queue.extendleft(reversed(passed))
         return batch, late
 
-    def run(self, batch: Sequence[Job]) -> list[Outcome]:
+
+class _Engine:
+    """One lane of a model, and its thread, which runs long batches one after the other."""
+
+    def __init__(self, batcher: Batcher, infer: Infer, name: str) -> None:
+        self._batcher = batcher
+        self._infer = infer
+        self._name = name
+        self._wakes: SimpleQueue[bool] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        #: What runs, and since when.
+        self.running: Sequence[Job] = ()
+        self.busy_since: float | None = None
+
+    def wake(self) -> None:
+        """Run what is queued."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._loop, name=f"engine-{self._name}", daemon=True)
+            self._thread.start()
+        self._wakes.put(True)
+
+    def close(self) -> None:
+        self._wakes.put(False)
+
+    def outcomes(self, batch: Sequence[Job]) -> list[Outcome]:
         """What becomes of each request. If they fail together each is tried by itself: one is to blame."""
         try:
-            return self._run(batch)
+            return self._infer_all(batch)
         except Exception as error:
             if len(batch) > 1:
-                return [self.run([job])[0] for job in batch]
+                return [self.outcomes([job])[0] for job in batch]
             if isinstance(error, Problem):
                 return [error]
             logger.exception("inference failed")
             return [Problem("model-error", "The model could not answer this request")]
 
-    def _run(self, jobs: Sequence[Job]) -> list[Outcome]:
+    def _infer_all(self, jobs: Sequence[Job]) -> list[Outcome]:
         started = perf_counter()
         first = jobs[0]
         if len(jobs) == 1:
-            outputs = self._infer(first.inputs, first.outputs)
+            outputs = self._infer((first.inputs,), first.outputs)
             return [(Batch(outputs, started, perf_counter()), 0, 0)]
         names = first.outputs
         for job in jobs:
             if job.outputs is not names and job.outputs != names:
                 names = tuple(dict.fromkeys(name for job in jobs for name in job.outputs))
                 break
-        padding, lengths = self.plan.padding, [0]
+        padding, lengths = self._batcher.plan.padding, [0]
         if padding:
             lengths = [padding.length(job.inputs) for job in jobs]
         longest = max(lengths)
+        requests = [job.inputs for job in jobs]
         if padding and min(lengths) < longest:
-            joined = padding.join([job.inputs for job in jobs], longest)
+            requests = [padding.join(requests, longest)]
         else:
             padding = None
-            joined = {name: np.concatenate([job.inputs[name] for job in jobs]) for name in first.inputs}
-        outputs = self._infer(joined, names)
+        outputs = self._infer(requests, names)
         rows = sum([job.rows for job in jobs])
         if any(array.shape[:1] != (rows,) for array in outputs.values()):
             raise ValueError(f"the outputs have not the {rows} rows of the inputs")
@@ -351,32 +383,6 @@ class Batcher:
             start = end
         return outcomes
 
-
-class _Engine:
-    """The thread of one model that runs its long batches, one after the other."""
-
-    def __init__(self, batcher: Batcher, name: str) -> None:
-        self._batcher = batcher
-        self._name = name
-        self._wakes: SimpleQueue[bool] = SimpleQueue()
-        self._thread: threading.Thread | None = None
-        #: Whether it waits to be woken.
-        self.idle = True
-        #: What runs, and since when.
-        self.running: Sequence[Job] = ()
-        self.busy_since: float | None = None
-
-    def wake(self) -> None:
-        """Run what is queued."""
-        self.idle = False
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._loop, name=f"engine-{self._name}", daemon=True)
-            self._thread.start()
-        self._wakes.put(True)
-
-    def close(self) -> None:
-        self._wakes.put(False)
-
     def _loop(self) -> None:
         # A loop that is closed is a process that ends: nobody is left to answer.
         with contextlib.suppress(RuntimeError):
@@ -391,10 +397,10 @@ class _Engine:
             batch, late = batcher.take(perf_counter())
             if not batch and not late:
                 # Back to the loop: only there is it certain that nothing has arrived meanwhile.
-                call(batcher._rest)
+                call(batcher._rest, self)
                 return
             self.running, self.busy_since = batch, perf_counter()
-            outcomes = batcher.run(batch) if batch else []
+            outcomes = self.outcomes(batch) if batch else []
             self.running, self.busy_since = (), None
             call(batcher._answer, batch, outcomes, late)
 

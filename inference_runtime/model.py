@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from inference_runtime.codecs import Codec, Encoded
 from inference_runtime.errors import Problem
 from inference_runtime.manifest import Artifact, ArtifactError, Manifest, TensorSpec
 from inference_runtime.tensors import DTYPES, Array, fits
+
+if TYPE_CHECKING:
+    from inference_runtime.binding import Binding
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +76,8 @@ class Engine:
     spinning: bool = False
     #: Where TensorRT keeps the engines that it has built.
     cache: Path | None = None
+    #: Which GPU, from 0.
+    gpu: int = 0
 
 
 class Model:
@@ -85,12 +90,15 @@ class Model:
             ArtifactError: its files do not make a model that answers.
         """
         self.manifest = artifact.manifest
+        self._engine = engine
         self.codec = Codec(artifact.manifest)
         self._specs = {spec.name: spec for spec in self.manifest.outputs}
         #: Whether the graph has strings, which ONNX Runtime takes and gives as `str`.
         self._texts = False
         self._handler = _load_handler(artifact)
         self._session: Any = None
+        self._binding: Binding | None = None
+        self._run_options: Any = None
         if self.manifest.model is not None:
             self._path = artifact.folder / self.manifest.model
             self._session = _open_session(self._path, engine)
@@ -159,6 +167,58 @@ class Model:
         except Exception as error:
             raise _failure(self.manifest, "inference failed") from error
 
+    def infer_joined(self, requests: Sequence[Arrays], outputs: Sequence[str]) -> Arrays:
+        """Run the model once on the rows of several requests that agree on every other axis.
+
+        Returns and raises as `infer` does; the outputs have the rows of all, in order.
+        """
+        binding = self._binding
+        if binding is not None:
+            rows = _rows(requests)
+            if 0 < rows <= binding.rows:
+                try:
+                    return binding.run(requests, rows, outputs)
+                except Exception as error:
+                    raise _failure(self.manifest, "inference failed") from error
+        if len(requests) == 1:
+            return self.infer(requests[0], outputs)
+        return self.infer(
+            {name: np.concatenate([request[name] for request in requests]) for name in requests[0]}, outputs
+        )
+
+    def bind(self, rows: int) -> int:
+        """Have `infer_joined` run batches that a GPU has captured, from now on, where that can be.
+
+        Returns:
+            The rows of the largest, at most `rows`; 0 where there are none: on a CPU, where the shape of a
+            row is not known beforehand, where its values are not the graph's own, or where not all of the
+            graph runs on the GPU.
+        """
+        manifest = self.manifest
+        specs = (*manifest.inputs, *manifest.outputs)
+        if (
+            not self.on_gpu
+            or self._engine.device == "tensorrt"
+            or not self.graph_alone
+            or self._texts
+            or self._bfloat16
+            or any(spec.shape[:1] != (-1,) or -1 in spec.shape[1:] for spec in specs)
+            or {spec.name for spec in specs} != self._graph_names
+        ):
+            return 0
+        from inference_runtime import binding
+
+        try:
+            session = _open_session(self._path, self._engine, binding.CAPTURING)
+            self._binding = binding.Binding(
+                session, manifest.inputs, manifest.outputs, rows, number=self._engine.gpu
+            )
+        except Exception as error:
+            logger.info("graph not captured", extra={"model": manifest.name, "reason": str(error)})
+            return 0
+        self._session, self._run_options = session, binding.uncaptured()
+        return self._binding.rows
+
     @property
     def graph_alone(self) -> bool:
         """Whether an answer is the graph's, with no handler before or after it."""
@@ -169,6 +229,11 @@ class Model:
     def on_cpu(self) -> bool:
         """Whether there is a graph, and no part of it runs on another device."""
         return self._session is not None and self._session.get_providers() == ["CPUExecutionProvider"]
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the graph, or part of it, runs on a GPU."""
+        return self._session is not None and "CUDAExecutionProvider" in self._session.get_providers()
 
     def exchange(self, session: Any) -> Any:
         """Run by this session from now on, one of `reopened`, and return the one before."""
@@ -184,7 +249,7 @@ class Model:
             from inference_runtime.bfloat16 import run
 
             return run(self._session, self._bfloat16, feeds, names)
-        results = self._session.run(names, feeds)
+        results = self._session.run(names, feeds, self._run_options)
         if self._texts:
             results = map(_from_graph, results)
         return dict(zip(names, results, strict=True))
@@ -194,6 +259,7 @@ class Model:
         nodes = (*self._session.get_inputs(), *self._session.get_outputs())
         self._bfloat16 = frozenset(node.name for node in nodes if node.type == "tensor(bfloat16)")
         self._graph_outputs = [node.name for node in self._session.get_outputs()]
+        self._graph_names = {node.name for node in nodes}
         self._texts = any(node.type == "tensor(string)" for node in nodes)
         for translated, specs, nodes in (
             (self._handler.preprocess, self.manifest.inputs, self._session.get_inputs()),
@@ -254,10 +320,11 @@ def _load_handler(artifact: Artifact) -> Handler:
         raise ArtifactError(f"{manifest.handler}: {type(error).__name__}: {error}") from error
 
 
-def _open_session(path: Path, engine: Engine) -> Any:
+def _open_session(path: Path, engine: Engine, cuda: Mapping[str, str] = MappingProxyType({})) -> Any:
     # Imported here, as it takes most of a cold start, which a model without a graph does not need.
     import onnxruntime as ort
 
+    ort.set_default_logger_severity(3)  # what it has to say is no JSON
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = engine.threads
@@ -270,6 +337,9 @@ def _open_session(path: Path, engine: Engine) -> Any:
         ort.preload_dlls()
     device = "cuda" if engine.device == "auto" else engine.device
     providers = [(name, _provider_options(name, engine)) for name in PROVIDERS[device] if name in available]
+    for name, provider in providers:
+        if name == "CUDAExecutionProvider":
+            provider.update(cuda)
     try:
         session = ort.InferenceSession(str(path), options, providers)
     except Exception as error:
@@ -280,10 +350,23 @@ def _open_session(path: Path, engine: Engine) -> Any:
 
 
 def _provider_options(provider: str, engine: Engine) -> dict[str, str]:
+    if provider == "CPUExecutionProvider":
+        return {}
+    options = {"device_id": str(engine.gpu)}
+    if provider == "CUDAExecutionProvider":
+        # For every new shape the exhaustive search, which is the default, takes up to half a second and finds
+        # nothing better (docs/performance.md).
+        options["cudnn_conv_algo_search"] = "HEURISTIC"
     if provider == "TensorrtExecutionProvider" and engine.cache:
         # Building an engine takes minutes; the next start finds it here.
-        return {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(engine.cache)}
-    return {}
+        options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(engine.cache)}
+    return options
+
+
+def _rows(requests: Sequence[Arrays]) -> int:
+    """The rows of several requests together; 0 where a request's inputs disagree about theirs."""
+    counts = [{len(array) for array in request.values()} for request in requests]
+    return sum([count.pop() for count in counts]) if all(len(count) == 1 for count in counts) else 0
 
 
 def _failure(manifest: Manifest, what: str) -> Problem:

@@ -94,14 +94,19 @@ class Hosted:
         artifact = self._find()
         self.size = sum(entry.size for entry in artifact.manifest.files.values())
         engine = Engine(settings.device, settings.threads, spinning=True, cache=settings.engine_cache)
-        model, plan = warmup.load(artifact, engine, settings.max_batch)
-        self.codec = model.codec
+        models, plan = warmup.load(artifact, engine, settings.max_batch)
+        self.codec = models[0].codec
         self.batcher = Batcher(
-            self._host.loop, model.infer, plan, settings.limits, self.service.name, self.metrics.ran
+            self._host.loop,
+            [model.infer_joined for model in models],
+            plan,
+            settings.limits,
+            self.service.name,
+            self.metrics.ran,
         )
         self.metrics.waiting = self.batcher.waiting
         self.metrics.load_seconds = perf_counter() - started
-        return model
+        return models[0]
 
 
 class Host:

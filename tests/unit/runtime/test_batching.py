@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference_runtime.batching import Arrays, Batch, Batcher, Job, Limits, Plan
+from inference_runtime.batching import Arrays, Batch, Batcher, Infer, Job, Limits, Plan
 from inference_runtime.errors import Problem
 from inference_runtime.manifest import Manifest, TensorSpec
 from inference_runtime.padding import Padding
@@ -64,9 +64,9 @@ class Doubler:
         self.free = threading.Event()
         self.free.set()
 
-    def __call__(self, inputs: Arrays, outputs: Sequence[str]) -> Arrays:
+    def __call__(self, requests: Sequence[Arrays], outputs: Sequence[str]) -> Arrays:
         self.free.wait(20)
-        x = inputs["x"]
+        x = np.concatenate([request["x"] for request in requests])
         self.batches.append(len(x))
         if (x == 13).any():
             raise Problem("invalid-data", "13 is not allowed")
@@ -81,8 +81,7 @@ def x(*values: float) -> Arrays:
 
 def run(
     body: Callable[[Batcher], Awaitable[Any]],
-    model: Callable[[Arrays, Sequence[str]], Arrays],
-    *,
+    *lanes: Infer,
     inline: bool = True,
     max_batch: int = 8,
     limits: Limits | None = None,
@@ -90,7 +89,7 @@ def run(
 ) -> Any:
     async def main() -> Any:
         plan = Plan(max_batch, inline, ((max_batch, 1.0),), padding)
-        batcher = Batcher(asyncio.get_running_loop(), model, plan, limits or Limits(), "doubler")
+        batcher = Batcher(asyncio.get_running_loop(), lanes, plan, limits or Limits(), "doubler")
         try:
             return await body(batcher)
         finally:
@@ -183,11 +182,12 @@ def test_rows_that_the_model_does_not_keep_apart_are_asked_for_one_by_one() -> N
         await done(*jobs)
         assert [job.answer["y"].tolist() for job in jobs if job.answer] == [[1], [2]]
 
-    run(body, lambda inputs, outputs: {"y": inputs["x"].sum(0)})
+    run(body, lambda requests, outputs: {"y": sum(request["x"].sum(0) for request in requests)})
 
 
 def test_inputs_that_disagree_about_their_rows_take_none_of_a_neighbours() -> None:
-    def pairs(inputs: Arrays, outputs: Sequence[str]) -> Arrays:
+    def pairs(requests: Sequence[Arrays], outputs: Sequence[str]) -> Arrays:
+        [inputs] = requests
         assert len(inputs["a"]) == 3 or len(inputs["b"]) in (1, 2)
         return {"y": np.resize(inputs["a"] + inputs["b"].sum(), (len(inputs["a"]), 1))}
 
@@ -243,6 +243,39 @@ def test_a_busy_engine_lets_the_next_batch_grow_and_the_queue_is_bounded() -> No
     assert model.batches == [1, 4]
 
 
+def test_of_several_engines_the_others_run_what_waits_for_one_and_none_is_healthy_without_all() -> None:
+    lanes = Doubler(), Doubler()
+
+    async def body(batcher: Batcher) -> None:
+        for lane in lanes:
+            lane.free.clear()
+        held = [Asked(x(1)), Asked(x(2))]
+        for job in held:
+            batcher.submit(job)
+            while batcher.waiting():
+                await asyncio.sleep(0)
+        while batcher.healthy:
+            await asyncio.sleep(0)
+        lanes[1].free.set()
+        while not any(job.answer for job in held):
+            await asyncio.sleep(0)
+        assert [job.answer is None for job in held].count(True) == 1
+        while batcher.healthy:
+            await asyncio.sleep(0)
+        after = [Asked(x(value)) for value in range(3, 8)]
+        lanes[0].free.set()
+        await done(*held)
+        while not batcher.healthy:
+            await asyncio.sleep(0)
+        for job in after:
+            batcher.submit(job)
+        await done(*after)
+        assert [job.answer["y"].item() for job in after if job.answer] == [6, 8, 10, 12, 14]
+
+    run(body, *lanes, inline=False, max_batch=1, limits=Limits(wedged_seconds=0.05))
+    assert all(lane.batches for lane in lanes)
+
+
 def test_a_deadline_that_cannot_be_met_is_refused_at_once() -> None:
     model = Doubler()
 
@@ -292,13 +325,13 @@ def test_a_wedged_engine_is_told_of_and_keeps_nobody_waiting() -> None:
 def test_a_request_of_more_rows_than_a_batch_is_not_run_on_the_loop() -> None:
     threads: list[threading.Thread] = []
 
-    def model(inputs: Arrays, outputs: Sequence[str]) -> Arrays:
+    def model(requests: Sequence[Arrays], outputs: Sequence[str]) -> Arrays:
         threads.append(threading.current_thread())
-        return {"y": inputs["x"]}
+        return requests[0]
 
     async def body(batcher: Batcher) -> None:
         for values in ((1,), (1, 2, 3)):
-            job = Asked(x(*values))
+            job = Asked(x(*values), ("x",))
             batcher.submit(job)
             await done(job)
 
@@ -322,8 +355,8 @@ class Encoder:
     def __init__(self) -> None:
         self.batches: list[tuple[int, ...]] = []
 
-    def __call__(self, inputs: Arrays, outputs: Sequence[str]) -> Arrays:
-        ids, mask = inputs["ids"], inputs["mask"]
+    def __call__(self, requests: Sequence[Arrays], outputs: Sequence[str]) -> Arrays:
+        ids, mask = (np.concatenate([request[name] for request in requests]) for name in ("ids", "mask"))
         if ids.shape != mask.shape:
             raise Problem("invalid-shape", "ids and mask differ")
         self.batches.append(ids.shape)
@@ -372,7 +405,7 @@ def test_requests_of_different_lengths_are_answered_as_each_alone(
         await done(*jobs)
         for job in jobs:
             assert job.answer is not None
-            for name, array in Encoder()(job.inputs, job.outputs).items():
+            for name, array in Encoder()([job.inputs], job.outputs).items():
                 np.testing.assert_array_equal(job.answer[name], array)
 
     model = Encoder()
@@ -410,8 +443,9 @@ def test_a_request_whose_inputs_disagree_about_its_length_is_not_made_right_by_p
 
 
 def test_an_output_of_another_length_than_the_inputs_is_never_cut() -> None:
-    def model(inputs: Arrays, outputs: Sequence[str]) -> Arrays:
-        rows, length = inputs["ids"].shape
+    def model(requests: Sequence[Arrays], outputs: Sequence[str]) -> Arrays:
+        ids = np.concatenate([request["ids"] for request in requests])
+        rows, length = ids.shape
         return {"tokens": np.full((rows, length + 1, 1), length)}
 
     async def body(batcher: Batcher) -> None:
