@@ -10,13 +10,18 @@ from local_aws.registry import Service, register
 from local_aws.sagemaker import cloudformation, deployment, resources, runtime
 from local_aws.sagemaker.components import Components
 from local_aws.sagemaker.control import Control, ScalableVariants
+from local_aws.sagemaker.packages import Packages
 from local_aws.state import Home
 from local_aws.wire import Json, JsonService, Response
 
 
 def install(home: Home, scalable_variants: ScalableVariants) -> JsonService:
     """Serve SageMaker; returns its operations, for services that call them in its own name."""
-    operations = Control(home, scalable_variants).operations() | Components(home).operations()
+    operations = {
+        **Control(home, scalable_variants).operations(),
+        **Components(home).operations(),
+        **Packages().operations(),
+    }
     service = JsonService("sagemaker", operations)
 
     async def handle(method: str, path: str, headers: Json, body: bytes, query: Json) -> Response:
@@ -68,12 +73,24 @@ def _resource_arn(operation: str, parameters: Json, path: str, region: str, acco
         return _arn(region, account, "endpoint", path.split("/")[2])
     if "ResourceArn" in parameters:
         return str(parameters["ResourceArn"])
+    if "ModelPackageArn" in parameters:
+        return str(parameters["ModelPackageArn"])
+    if operation == "CreateModelPackage":
+        # The package has no number yet.
+        name = str(parameters.get("ModelPackageGroupName")).rpartition("/")[2]
+        return _arn(region, account, "model-package", f"{name}/*")
+    if operation == "ListModelPackages":
+        return "*"
     for member, kind in (
+        ("ModelPackageName", "model-package"),
+        ("ModelPackageGroupName", "model-package-group"),
         ("ModelName", "model"),
         ("InferenceComponentName", "inference-component"),
         ("EndpointName", "endpoint"),
         ("EndpointConfigName", "endpoint-config"),
     ):
+        if str(parameters.get(member, "")).startswith("arn:"):
+            return str(parameters[member])
         if member in parameters:
             return _arn(region, account, kind, str(parameters[member]))
     return "*"

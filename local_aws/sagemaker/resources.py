@@ -132,6 +132,38 @@ class Component(Served):
 
 
 @dataclass
+class Package:
+    """A model package of a group; `said` is what was said of it and is answered as it was."""
+
+    group: str
+    version: int
+    arn: str
+    said: Json
+    approval: str
+    created_by: Json
+    created: datetime.datetime
+    modified: datetime.datetime | None = None
+    modified_by: Json | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.group}/{self.version}"
+
+
+@dataclass
+class PackageGroup:
+    """A model package group; a version's number is never given twice."""
+
+    name: str
+    arn: str
+    description: str | None
+    created_by: Json
+    created: datetime.datetime
+    packages: dict[int, Package] = field(default_factory=dict)
+    last_version: int = 0
+
+
+@dataclass
 class Resources:
     """All resources of one scope by lower-case name, for names differ by more than case, and tags by ARN."""
 
@@ -139,6 +171,7 @@ class Resources:
     configs: dict[str, EndpointConfig] = field(default_factory=dict)
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     components: dict[str, Component] = field(default_factory=dict)
+    package_groups: dict[str, PackageGroup] = field(default_factory=dict)
     tags: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def model(self, scope: Scope, name: str) -> Model:
@@ -153,16 +186,24 @@ class Resources:
     def component(self, scope: Scope, name: str) -> Component:
         return _find(self.components, name, "inference component", scope.arn("inference-component", name))
 
+    def package_group(self, scope: Scope, name: str) -> PackageGroup:
+        if name.lower() not in self.package_groups:
+            arn = scope.arn("model-package-group", name)
+            raise validation_error(f"ModelPackageGroup {arn} does not exist.")
+        return self.package_groups[name.lower()]
+
     def hosted_by(self, endpoint: str) -> list[Component]:
         """The inference components of an endpoint."""
         return [one for one in self.components.values() if one.endpoint.lower() == endpoint.lower()]
 
     def arns(self) -> set[str]:
-        every: list[Model | EndpointConfig | Endpoint | Component] = [
+        every: list[Model | EndpointConfig | Endpoint | Component | PackageGroup | Package] = [
             *self.models.values(),
             *self.configs.values(),
             *self.endpoints.values(),
             *self.components.values(),
+            *self.package_groups.values(),
+            *(package for group in self.package_groups.values() for package in group.packages.values()),
         ]
         return {resource.arn for resource in every}
 

@@ -12,6 +12,7 @@ from local_aws.cloudformation import ResourceType
 from local_aws.sagemaker import container, deployment, fleet
 from local_aws.sagemaker.components import Components
 from local_aws.sagemaker.control import Control
+from local_aws.sagemaker.packages import Packages
 from local_aws.state import HOME_VARIABLE, Home
 
 PAGE = (Path(__file__).parents[3] / "docs" / "embedded-aws.md").read_text()
@@ -40,6 +41,7 @@ def test_every_served_operation_is_listed() -> None:
     served = {
         *Control(home, lambda account, region, endpoint: set()).operations(),
         *Components(home).operations(),
+        *Packages().operations(),
     }
     listed = set(re.findall(r"\b[A-Z]\w+", PAGE.partition("Operations:")[2].partition("Any other")[0]))
     assert listed == {*served, "InvokeEndpoint"}
