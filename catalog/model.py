@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from catalog.instances import GPU_FAMILIES, gpus, is_gpu, unknown
-from catalog.names import FROM_ZERO
+from catalog.names import FROM_ZERO, UPLOADS
 from catalog.section import Items, Name, Section, refusal, refuse
 
 MAX_INLINE_BYTES = 4 * 1024 * 1024
@@ -36,6 +36,14 @@ class Artifact(Section):
             "computed.",
         ),
     ] = None
+
+    pickles: Annotated[
+        bool,
+        Field(
+            description="Whether versions may hold pickles (.pkl, .joblib, .pt, arrays of Python objects), "
+            "which run code when they are read. A handler that unpickles needs it; ONNX does not."
+        ),
+    ] = False
 
     @field_validator("sha256")
     @classmethod
@@ -195,6 +203,16 @@ class Scaling(Section):
 class Release(Section):
     """How traffic moves to a new version, while the model's alarms can turn it back."""
 
+    validate_memory_mb: Annotated[
+        int | None,
+        Field(
+            ge=512,
+            le=10240,
+            description="Memory in MB of the function that tries a new version, on a CPU, before it is "
+            "released. Left out: `cpu.memory_mb`, so that it is timed as it will run, or 3008 with "
+            "`target: gpu`; more than 3008 has to be asked for in new accounts.",
+        ),
+    ] = None
     canary_percent: Annotated[
         int,
         Field(
@@ -256,6 +274,16 @@ class Slo(Section):
         int,
         Field(ge=1, le=29000, description="Milliseconds in which 99 of 100 requests must be answered."),
     ] = 1000
+    p50_ms: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=29000,
+            description="Milliseconds in which a new version must answer its golden request, in the median, "
+            "to be released. With `target: cpu` only, where it is tried on what will serve it. Left out: "
+            "`p99_ms`.",
+        ),
+    ] = None
 
 
 class Capture(Section):
@@ -313,6 +341,14 @@ class _Model(Section):
             "letters, digits, spaces and . _ @ + -",
         ),
     ]
+    registry: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$",
+            description="The SageMaker model package group whose approved packages are released as this "
+            "model. Left out: `inference-<env>-<model>`.",
+        ),
+    ] = None
     version: Annotated[
         str,
         Field(
@@ -328,6 +364,13 @@ class _Model(Section):
     slo: Annotated[Slo, Field(description="What callers are promised.")] = Slo()
     capture: Annotated[Capture, Field(description="Which requests and answers are kept.")] = Capture()
     release: Annotated[Release, Field(description="How traffic moves to a new version.")] = Release()
+
+    @field_validator("name")
+    @classmethod
+    def _is_no_folder_of_uploads(cls, value: str) -> str:
+        if value in UPLOADS:
+            refuse(refusal(value, "is the folder of the models bucket that uploads come to: choose another"))
+        return value
 
 
 class CpuModel(_Model):
@@ -384,6 +427,16 @@ class GpuModel(_Model):
             )
             refuse(refusal(self.release.canary_percent, reason, "release", "canary_percent"))
         return self
+
+    @field_validator("slo")
+    @classmethod
+    def _is_timed_where_it_runs(cls, value: Slo) -> Slo:
+        if value.p50_ms is not None:
+            reason = (
+                "is for target: cpu only: a new version is tried on a CPU, whose times say nothing of a GPU's"
+            )
+            refuse(refusal(value.p50_ms, reason, "p50_ms"))
+        return value
 
     @field_validator("capture")
     @classmethod

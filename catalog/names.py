@@ -51,6 +51,14 @@ class Names:
         """Holds the SHA-256 of the artifact that is served: releases write it, deployments only create it."""
         return self.parameter(f"models/{model}/live")
 
+    def validator(self, model: str, home: str) -> str:
+        """The function that tries a model's new versions. No model's name has an underscore."""
+        return self.resource(f"val_{home}_{model}")
+
+    def model_group(self, model: str) -> str:
+        """The SageMaker model package group of a model, unless its `registry` names another."""
+        return self.resource(model)
+
     @property
     def metrics_namespace(self) -> str:
         """Where functions count what only they see; an account may hold several environments."""
@@ -93,6 +101,13 @@ _LOGS = {
     FROM_ZERO: "/aws/sagemaker/InferenceComponents",
 }
 
+
+INCOMING, REGISTRY = "incoming", "registry"
+"""Where in the models bucket uploads come to, below `<folder>/<model>/`: releases start at the manifest in
+the former, and at the approval of a package in the latter.
+"""
+
+UPLOADS = (INCOMING, REGISTRY)
 
 ALIAS = "live"
 """The alias of a CPU model's function that the API invokes."""

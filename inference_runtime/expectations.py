@@ -5,6 +5,7 @@
     {"outputs": {"label": {"equals": ["python"]}, "embedding": {"shape": [3, 384], "unit_length": true}}}
 
     equals        the values, flat and in order, exactly
+    close         {"to": [0.5, 1.5], "within": 0.01}: the numbers, in order, each at most so far off
     shape         the tensor's shape
     min, max      no value is below, or above
     unit_length   `true`: every vector along the last axis has L2 norm 1
@@ -98,6 +99,17 @@ def _equals(tensor: Tensor, value: list[Any]) -> Failures:
     return [] if found == value else [f"is {_short(found)}, expected {_short(value)}"]
 
 
+def _close(tensor: Tensor, value: dict[str, Any]) -> Failures:
+    if value.keys() != {"to", "within"}:
+        raise ValueError(f"close: {value} must have to and within, and nothing else")
+    found, wanted, within = tensor.values, value["to"], value["within"]
+    if len(found) != len(wanted):
+        return [f"has {len(found)} values, expected {len(wanted)}"]
+    # Written so that NaN fails, as below.
+    far = [(one, other) for one, other in zip(found, wanted, strict=True) if not abs(one - other) <= within]
+    return [f"has {far[0][0]}, expected {far[0][1]} within {within}"] if far else []
+
+
 def _shape(tensor: Tensor, value: list[int]) -> Failures:
     return [] if tensor.shape == value else [f"has shape {tensor.shape}, expected {value}"]
 
@@ -153,6 +165,7 @@ def _short(values: list[Any]) -> str:
 
 _RULES: dict[str, Callable[[Tensor, Any], Failures]] = {
     "equals": _equals,
+    "close": _close,
     "shape": _shape,
     "min": _min,
     "max": _max,

@@ -18,6 +18,7 @@ from stacks.constructs.alarms import PAGE, TICKET, CompositeAlarm, PlatformAlarm
 from stacks.constructs.dashboards import add_model_dashboard
 from stacks.constructs.saved_queries import save_model_queries
 from stacks.constructs.slo import PAGES, TICKETS, burning
+from stacks.constructs.validator import Validator
 
 ARTIFACT_FOLDERS = "An artifact is a folder named by its hash; the release adds new ones."
 CAPTURE_FILES = "A capture is a file named by its time."
@@ -44,6 +45,7 @@ class ModelStack(PlatformStack):
         self.live_sha256 = self.shared(f"models/{spec.name}/live")
         self.artifact_uri = f"s3://{self.bucket_name('models')}/{spec.name}/{self.live_sha256}/"
         save_model_queries(self, spec)
+        Validator(self, spec)
         Tags.of(self).add("inference:model", spec.name)
         Tags.of(self).add("inference:owner", spec.owner)
 

@@ -55,6 +55,13 @@ class Assembly:
         assert len(found) == 1, f"{len(found)} resources of type {type_} in {stack or 'all stacks'}"
         return found[0]
 
+    def function(self, name: str) -> Resource:
+        """The Lambda function of this name."""
+        [found] = [
+            r for r in self.resources("AWS::Lambda::Function") if r.properties.get("FunctionName") == name
+        ]
+        return found
+
     def nag(self, pack: str) -> dict[str, Any]:
         """What one pack of cdk-nag found."""
         [report] = [each for each in self.report["pluginReports"] if each["pluginName"] == pack]

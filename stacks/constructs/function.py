@@ -17,7 +17,8 @@ from stacks.bundling import host_python, lambda_zip
 from stacks.constructs.acknowledge import acknowledge, acknowledge_wildcards
 from stacks.constructs.private_network import PrivateNetwork
 
-HANDLER = "handler.handler"
+HANDLER = "handler"
+"""What every entry point is called."""
 
 NEWEST_PYTHON = "3.14"
 
@@ -32,6 +33,7 @@ class PlatformFunction(Construct):
 
     Args:
         source: folder under `lambda_src/`.
+        module: the file there that has the entry point, without `.py`.
         files: what else its code reads, by the path in the deployment package.
         snapshot: start published versions from a snapshot (SnapStart) taken after the model is loaded, where
             the runtime can; the caller publishes the versions.
@@ -49,6 +51,7 @@ class PlatformFunction(Construct):
         construct_id: str,
         *,
         source: str,
+        module: str = "handler",
         files: Mapping[str, Path] | None = None,
         description: str,
         environment: Mapping[str, str],
@@ -91,7 +94,7 @@ class PlatformFunction(Construct):
                     )
                 )
             ),
-            handler=HANDLER,
+            handler=f"{module}.{HANDLER}",
             role=self.role,
             environment=dict(environment),
             memory_size=memory_mb,

@@ -146,12 +146,10 @@ def test_both_targets_serve_the_live_version_by_parameter(prod: Assembly) -> Non
             if p["Type"].startswith("AWS::SSM")
         }
         [live] = [name for name, path in parameters.items() if path == f"/inference/prod/models/{model}/live"]
-        type_ = "AWS::SageMaker::Model" if stack == GPU_STACK else "AWS::Lambda::Function"
-        properties = prod.one(type_, stack).properties
         variables = (
-            properties["PrimaryContainer"]["Environment"]
+            prod.one("AWS::SageMaker::Model", stack).properties["PrimaryContainer"]["Environment"]
             if stack == GPU_STACK
-            else properties["Environment"]["Variables"]
+            else prod.function(f"inference-prod-{model}").properties["Environment"]["Variables"]
         )
         assert variables["MODEL_SHA256"] == {"Ref": live}
 

@@ -89,7 +89,7 @@ def test_nothing_routes_to_the_internet(assembly: Assembly) -> None:
 def test_what_runs_models_sits_in_one_isolated_subnet_per_zone(assembly: Assembly) -> None:
     zones = [s.properties["AvailabilityZone"] for s in assembly.resources("AWS::EC2::Subnet")]
     assert len(zones) == len(set(zones)) >= 2
-    function = assembly.one("AWS::Lambda::Function", f"inference-{assembly.environment}-model-file-type-cpu")
+    function = assembly.function(f"inference-{assembly.environment}-file-type")
     model = assembly.one("AWS::SageMaker::Model")
     assert len(function.properties["VpcConfig"]["SubnetIds"]) == len(zones)
     assert len(model.properties["VpcConfig"]["Subnets"]) == len(zones)

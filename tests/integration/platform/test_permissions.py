@@ -19,6 +19,7 @@ import pytest
 from app import ROOT
 from catalog.loader import load_platform
 from catalog.model import ModelSpec
+from catalog.names import Names
 from tests.integration.local_aws.embedded import until
 from tests.integration.platform import rights
 from tests.integration.platform.conftest import Platform
@@ -97,6 +98,23 @@ def change_a_model(platform: Platform, model: ModelSpec) -> None:
         )
 
 
+def try_versions(platform: Platform, models: list[ModelSpec]) -> None:
+    """Let each model's validator look at an upload that is not there."""
+    names = Names("local")
+    bucket = names.bucket("models", "000000000000", "us-east-1")
+    for model in models:
+        event = {
+            "model": model.name,
+            "version": "9.9.9",
+            "sha256": "0" * 64,
+            "location": f"s3://{bucket}/incoming/{model.name}/9.9.9/",
+        }
+        answer = platform.aws("lambda").invoke(
+            FunctionName=names.validator(model.name, model.home), Payload=json.dumps(event)
+        )
+        assert json.loads(answer["Payload"].read())["errorType"] == "Refused"
+
+
 def run_what_is_scheduled(platform: Platform) -> None:
     """Start every function that a rule starts, with its input or an event of the schedule's form."""
     events = platform.aws("events")
@@ -131,6 +149,7 @@ def test_every_path_is_allowed_and_every_role_is_used(platform: Platform, models
     statuses = request_everything(platform, models)
     assert set(statuses.values()) == {200}, statuses
     operate(platform)
+    try_versions(platform, models)
     change_a_model(platform, next(model for model in models if model.target == "cpu"))
     run_what_is_scheduled(platform)
     raise_an_alarm(platform)

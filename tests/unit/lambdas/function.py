@@ -12,9 +12,9 @@ from typing import Any
 ROOT = Path(__file__).parents[3]
 
 
-def imported(function: str) -> ModuleType:
-    path = ROOT / "lambda_src" / function / "handler.py"
-    spec = importlib.util.spec_from_file_location(f"{function}_handler", path)
+def imported(function: str, module_name: str = "handler") -> ModuleType:
+    path = ROOT / "lambda_src" / function / f"{module_name}.py"
+    spec = importlib.util.spec_from_file_location(f"{function}_{module_name}", path)
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)

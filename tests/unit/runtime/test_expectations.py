@@ -24,6 +24,7 @@ LABELS = answer(datatype="BYTES", shape=[2], data=["python", "png"])
     [
         (rules(equals=["python", "png"], shape=[2]), LABELS),
         (rules(equals=[1.0, 0.0, 0.6, 0.8, 0.0, 1.0]), VECTORS),
+        (rules(close={"to": [1.0, 0.0, 0.59, 0.81, 0.0, 1.0], "within": 0.02}), VECTORS),
         (rules(shape=[3, 2], min=0.0, max=1.0, unit_length=True), VECTORS),
         (rules(cosine=[{"rows": [0, 1], "min": 0.59, "max": 0.61}, {"rows": [0, 2], "max": 0.01}]), VECTORS),
         (rules(unit_length=True), answer(shape=[1, 2], data=[[0.6, 0.8]])),
@@ -37,6 +38,17 @@ def test_a_right_answer_has_no_failures(expected, response):
     ("expected", "response", "failure"),
     [
         (rules(equals=["png", "python"]), LABELS, "y: is ['python', 'png'], expected ['png', 'python']"),
+        (
+            rules(close={"to": [1.0, 0.0, 0.6, 0.8, 0.0, 0.9], "within": 0.05}),
+            VECTORS,
+            "y: has 1.0, expected 0.9 within 0.05",
+        ),
+        (rules(close={"to": [1.0], "within": 9}), VECTORS, "y: has 6 values, expected 1"),
+        (
+            rules(close={"to": [1], "within": 9}),
+            answer(shape=[1], data=[None]),
+            "y: has nan, expected 1 within 9",
+        ),
         (rules(shape=[2, 3]), VECTORS, "y: has shape [3, 2], expected [2, 3]"),
         (rules(min=0.5), VECTORS, "y: has 0.0, expected at least 0.5"),
         (rules(max=0.5), VECTORS, "y: has 1.0, expected at most 0.5"),
