@@ -133,7 +133,7 @@ class Packages:
 
     def list_(self, request: Json) -> Json:
         scope, found = current()
-        groups = found.package_groups.values()
+        groups = list(found.package_groups.values())
         if "ModelPackageGroupName" in request:
             groups = [found.package_group(scope, _last(request["ModelPackageGroupName"]))]
         elif request.get("ModelPackageType", "Unversioned") == "Unversioned":
