@@ -19,14 +19,12 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-import onnxruntime
 
 from benchmarks import models, report, servers
 from benchmarks.report import Point, Run
 from benchmarks.servers import HOME, Setting, Unavailable, Workload
 from inferctl import load
 from inferctl.environment import ROOT
-from inferctl.serving import signature
 
 #: Of the largest value of an output: what float32 and another order of summation differ by, and no more.
 TOLERANCE = 1e-3
@@ -55,7 +53,7 @@ def main() -> int:
     limits: dict[str, dict[int, list[float]]] = {}
     unavailable: dict[str, str] = {}
     for file in files:
-        workload = _workload(file, options.axis)
+        workload = Workload.of(file, options.axis)
         limits[workload.name] = {each: [] for each in options.connections}
         _add_limit(limits[workload.name], workload, options)
         for number in range(options.rounds):
@@ -129,15 +127,6 @@ def _check(server: servers.Running, workload: Workload) -> None:
         difference = np.abs(np.asarray(found[name], np.float64).reshape(-1) - expected.reshape(-1)).max()
         if not difference <= TOLERANCE * np.abs(expected).max():
             raise Unavailable(f"its answer is wrong: output {name!r} differs by {difference}")
-
-
-def _workload(model: Path, axis: int) -> Workload:
-    inputs, outputs = signature(model)
-    arrays = models.request(inputs, axis)
-    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    names = [spec.name for spec in outputs]
-    answer = dict(zip(names, session.run(names, arrays), strict=True))
-    return Workload(model.stem, model, inputs, outputs, arrays, answer)
 
 
 def _add_limit(limits: dict[int, list[float]], workload: Workload, options: argparse.Namespace) -> None:

@@ -20,9 +20,11 @@ from typing import IO, Any
 
 import httpx
 import numpy as np
+import onnxruntime
 import orjson
 from numpy.typing import NDArray
 
+from benchmarks import models
 from inferctl import serving
 from inferctl.environment import ROOT
 from inferctl.load import Request
@@ -53,6 +55,22 @@ class Workload:
     outputs: tuple[TensorSpec, ...]
     arrays: Arrays
     answer: Arrays
+
+    @classmethod
+    def of(cls, model: Path, axis: int) -> "Workload":
+        """One row of random values, and its answer; axes that the model leaves open are `axis` long."""
+        inputs, outputs = serving.signature(model)
+        arrays = models.request(inputs, axis)
+        session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+        names = [spec.name for spec in outputs]
+        return cls(
+            model.stem,
+            model,
+            inputs,
+            outputs,
+            arrays,
+            dict(zip(names, session.run(names, arrays), strict=True)),
+        )
 
     @property
     def as_bytes(self) -> bool:

@@ -42,8 +42,8 @@ class Plan:
 
     #: Rows that are run at once, at most; 1 where batches do not pay, or change answers.
     max_batch: int = 1
-    #: Run on the loop's thread.
-    inline: bool = False
+    #: Rows that are run on the loop's thread, at most; what is more is an engine's.
+    inline: int = 0
     #: Measured seconds of a batch, by its rows, ascending.
     seconds: tuple[tuple[int, float], ...] = ((1, 0.0),)
     #: Requests of different lengths are joined like this; None where they are not.
@@ -247,11 +247,11 @@ class Batcher:
         self._gathering = None
         if not self._queue:
             return
-        if not self.plan.inline or self._queue[0].rows > self.plan.max_batch:
+        if max(min(found, self.plan.max_batch), self._queue[0].rows) > self.plan.inline:
             for _ in range(min(ceil(found / self.plan.max_batch), len(self._idle))):
                 self._idle.pop().wake()
             return
-        batch, late = self.take(now)
+        batch, late = self.take(now, self.plan.inline)
         self._answer(batch, self._engines[0].outcomes(batch) if batch else (), late)
         if self._queue and self._gathering is None:
             # Other connections, and this batch's answers, come before the next.
@@ -282,12 +282,12 @@ class Batcher:
 
     # On the loop's thread, or the engine's.
 
-    def take(self, now: float) -> tuple[list[Job], list[Job]]:
-        """The next batch, in the order of arrival, and the requests that came too late for theirs.
+    def take(self, now: float, most: int) -> tuple[list[Job], list[Job]]:
+        """The next batch of at most so many rows, in the order of arrival, and the requests that came late.
 
         Requests that nobody waits for are dropped. Those of another shape stay where they are.
         """
-        queue, most = self._queue, self.plan.max_batch
+        queue = self._queue
         batch: list[Job] = []
         late: list[Job] = []
         passed: list[Job] = []
@@ -394,7 +394,7 @@ class _Engine:
         batcher = self._batcher
         call = batcher._loop.call_soon_threadsafe
         while True:
-            batch, late = batcher.take(perf_counter())
+            batch, late = batcher.take(perf_counter(), batcher.plan.max_batch)
             if not batch and not late:
                 # Back to the loop: only there is it certain that nothing has arrived meanwhile.
                 call(batcher._rest, self)

@@ -6,13 +6,13 @@ What is found out, each by running the model on its own sample (or on plain valu
     batches     whether rows may be joined at all: together they must give what they give alone
     lengths     whether rows of different lengths may be, too, where the manifest has a `padding`
     size        from which number of rows on a larger batch is no faster a row
-    inline      whether that batch is short enough for the event loop's own thread
+    inline      how many rows are short enough for the event loop's own thread
     buckets     on a GPU, every size of batch that will be run is run once
 """
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
@@ -67,33 +67,33 @@ def load(artifact: Artifact, engine: Engine, max_batch: int = MAX_BATCH) -> tupl
     model = Model(artifact, engine)
     models = [model]
     try:
-        plan, threads = _plan(model, artifact, engine, max_batch)
+        found, threads = _measured(model, artifact, engine, max_batch)
     except Problem as problem:
         # A handler may refuse made-up values; then nothing is known, and nothing is assumed.
-        plan, threads = Plan(), engine.threads
+        found, threads = Plan(), engine.threads
         logger.warning("model not measured", extra={"model": model.manifest.name, "reason": problem.detail})
     if model.on_gpu:
         from inference_runtime import cuda
 
-        models += [_copy(artifact, replace(engine, gpu=gpu), plan) for gpu in range(1, cuda.devices())]
+        models += [_copy(artifact, replace(engine, gpu=gpu), found) for gpu in range(1, cuda.devices())]
     if len(models) > 1:
-        plan = replace(plan, inline=False)
+        found = replace(found, inline=0)
     logger.info(
         "model warmed up",
         extra={
             "model": model.manifest.name,
             "version": model.manifest.version,
             "threads": threads or os.cpu_count(),
-            "batching": plan.max_batch > 1,
-            "max_batch": plan.max_batch,
-            "padding": plan.padding is not None,
-            "inline": plan.inline,
+            "batching": found.max_batch > 1,
+            "max_batch": found.max_batch,
+            "padding": found.padding is not None,
+            "inline": found.inline,
             "lanes": len(models),
-            "batch_ms": {rows: round(seconds * 1000, 3) for rows, seconds in plan.seconds},
+            "batch_ms": {rows: round(seconds * 1000, 3) for rows, seconds in found.seconds},
             "load_ms": round((perf_counter() - started) * 1000),
         },
     )
-    return models, plan
+    return models, found
 
 
 def _copy(artifact: Artifact, engine: Engine, plan: Plan) -> Model:
@@ -106,7 +106,7 @@ def _copy(artifact: Artifact, engine: Engine, plan: Plan) -> Model:
     return model
 
 
-def _plan(model: Model, artifact: Artifact, engine: Engine, max_batch: int) -> tuple[Plan, int]:
+def _measured(model: Model, artifact: Artifact, engine: Engine, max_batch: int) -> tuple[Plan, int]:
     # What a handler does with made-up values says nothing of what it does with a client's.
     joinable = _joinable(model) and (model.graph_alone or SAMPLE in artifact.manifest.files)
     rows = _rows(model, artifact, MAX_BATCH if joinable else 1)
@@ -123,22 +123,19 @@ def _plan(model: Model, artifact: Artifact, engine: Engine, max_batch: int) -> t
         timed = _sizes(run, rows, max_batch)
     else:
         timed = [(1, _seconds(lambda: run(one)))]
-    most = _INLINE_GPU_SECONDS if model.on_gpu else _INLINE_SECONDS
-    short = [(size, seconds) for size, seconds in timed if seconds <= most]
-    inline = bool(short) and model.graph_alone and _fixed(model)
-    chosen = _worth(short if inline else timed)
-    padding = _padding(run, model, rows, chosen) if len(chosen) > 1 else None
-    return Plan(chosen[-1][0], inline, tuple(chosen), padding), threads
+    short = _INLINE_GPU_SECONDS if model.on_gpu else _INLINE_SECONDS
+    found = plan(timed, short if model.graph_alone and _fixed(model) else 0)
+    if found.max_batch > 1:
+        found = replace(found, padding=_padding(run, model, rows, found))
+    return found, threads
 
 
-def _padding(
-    run: Callable[[Arrays], Arrays], model: Model, rows: Arrays, chosen: list[tuple[int, float]]
-) -> Padding | None:
+def _padding(run: Callable[[Arrays], Arrays], model: Model, rows: Arrays, found: Plan) -> Padding | None:
     """How requests of different lengths are joined, if that pays, and they then give what they give alone."""
     padding = Padding.of(model.manifest)
     if padding is None:
         return None
-    (_, alone), (size, joined) = chosen[0], chosen[-1]
+    (_, alone), (size, joined) = found.seconds[0], found.seconds[-1]
     longest = padding.length(rows)
     # As different as lengths that share a batch can be.
     lengths = (longest, longest - 1, longest // 2 + 1)
@@ -162,13 +159,21 @@ def _padding(
     return padding
 
 
-def _worth(timed: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """The sizes up to that from which on a row gets no cheaper; one row alone if none makes it much so."""
+def plan(timed: Sequence[tuple[int, float]], short: float) -> Plan:
+    """What measurements say.
+
+    Args:
+        timed: seconds of a batch, by its rows, ascending from 1.
+        short: what takes at most so many seconds is run on the loop's thread.
+    """
     best = min(seconds / size for size, seconds in timed)
-    if timed[0][1] < best * _WORTH:
-        return timed[:1]
-    last = next(index for index, (size, seconds) in enumerate(timed) if seconds / size <= best * _NEARLY)
-    return timed[: last + 1]
+    last = 0
+    if timed[0][1] >= best * _WORTH:
+        # Rows are joined up to where a row gets no cheaper.
+        last = next(index for index, (size, seconds) in enumerate(timed) if seconds / size <= best * _NEARLY)
+    chosen = tuple(timed[: last + 1])
+    inline = max((size for size, seconds in chosen if seconds <= short), default=0)
+    return Plan(chosen[-1][0], inline, chosen)
 
 
 def _threads(model: Model, artifact: Artifact, engine: Engine, run: Callable[[], object]) -> int:

@@ -88,7 +88,7 @@ def run(
     padding: Padding | None = None,
 ) -> Any:
     async def main() -> Any:
-        plan = Plan(max_batch, inline, ((max_batch, 1.0),), padding)
+        plan = Plan(max_batch, max_batch * inline, ((max_batch, 1.0),), padding)
         batcher = Batcher(asyncio.get_running_loop(), lanes, plan, limits or Limits(), "doubler")
         try:
             return await body(batcher)
@@ -322,21 +322,58 @@ def test_a_wedged_engine_is_told_of_and_keeps_nobody_waiting() -> None:
     run(body, model, inline=False, limits=Limits(wedged_seconds=0.01))
 
 
-def test_a_request_of_more_rows_than_a_batch_is_not_run_on_the_loop() -> None:
-    threads: list[threading.Thread] = []
+@pytest.mark.parametrize(
+    ("asked", "ran"),
+    [
+        ([1], [(1, True)]),
+        ([1, 1], [(2, True)]),
+        ([1, 1, 1], [(3, False)]),
+        ([3], [(3, False)]),
+        ([9], [(9, False)]),
+    ],
+)
+def test_only_as_many_rows_as_are_short_enough_are_run_on_the_loop(
+    asked: list[int], ran: list[tuple[int, bool]]
+) -> None:
+    batches: list[tuple[int, bool]] = []
 
     def model(requests: Sequence[Arrays], outputs: Sequence[str]) -> Arrays:
-        threads.append(threading.current_thread())
-        return requests[0]
+        rows = np.concatenate([request["x"] for request in requests])
+        batches.append((len(rows), threading.current_thread() is threading.main_thread()))
+        return {"y": rows}
+
+    async def main() -> None:
+        plan = Plan(4, 2, ((1, 0.1), (4, 0.2)))
+        batcher = Batcher(asyncio.get_running_loop(), [model], plan, Limits(), "model")
+        jobs = [Asked(x(*range(rows))) for rows in asked]
+        for job in jobs:
+            batcher.submit(job)
+        await done(*jobs)
+        batcher.close()
+
+    asyncio.run(main())
+    assert batches == ran
+
+
+def test_more_clients_than_a_batch_has_room_for_leave_short_batches_on_the_loop() -> None:
+    threads: set[threading.Thread] = set()
+
+    class Noting(Doubler):
+        def __call__(self, requests: Sequence[Arrays], outputs: Sequence[str]) -> Arrays:
+            threads.add(threading.current_thread())
+            return super().__call__(requests, outputs)
+
+    model = Noting()
 
     async def body(batcher: Batcher) -> None:
-        for values in ((1,), (1, 2, 3)):
-            job = Asked(x(*values), ("x",))
+        jobs = [Asked(x(value)) for value in range(1, 12)]
+        for job in jobs:
             batcher.submit(job)
-            await done(job)
+        await done(*jobs)
 
-    run(body, model, max_batch=2)
-    assert [thread is threading.main_thread() for thread in threads] == [True, False]
+    run(body, model, max_batch=4)
+    assert model.batches == [4, 4, 3]
+    assert threads == {threading.main_thread()}
 
 
 def test_a_target_without_a_server_imports_none_of_this() -> None:

@@ -20,7 +20,7 @@ def test_a_short_graph_whose_rows_are_apart_is_joined_and_run_inline_by_one_thre
     with caplog.at_level(logging.INFO):
         _, plan = warmup.load(tiny.doubler(tmp_path), Engine(spinning=True))
     assert plan.max_batch > 1
-    assert plan.inline
+    assert plan.inline == plan.max_batch
     assert [rows for rows, _ in plan.seconds] == sorted(rows for rows, _ in plan.seconds)
     said = caplog.records[-1].__dict__
     assert (said["message"], said["threads"], said["batching"]) == ("model warmed up", 1, True)
@@ -106,3 +106,25 @@ def test_lengths_are_joined_if_padding_changes_no_answer(
     assert (plan.padding is not None) is (reason is None)
     said = [entry.__dict__["reason"] for entry in caplog.records if "joining of lengths off" in entry.message]
     assert said == ([reason] if reason else [])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "max_batch", "inline"),
+    [
+        # A row costs nothing more: as large as it gets, and all of it short.
+        ([0.1, 0.1, 0.1, 0.1], 8, 8),
+        # The larger the better, but only two rows are short: the rest is not given up for that.
+        ([0.5, 0.6, 1.2, 2.0], 8, 2),
+        # None is short.
+        ([2.0, 2.5, 3.0, 4.0], 8, 0),
+        # From four rows on, a row gets no cheaper.
+        ([0.2, 0.25, 0.3, 0.6], 4, 4),
+        # Joining pays for nothing.
+        ([0.9, 1.8, 3.6, 7.2], 1, 1),
+    ],
+)
+def test_the_plan_is_the_cheapest_row_and_what_of_it_is_short_runs_on_the_loop(
+    seconds: list[float], max_batch: int, inline: int
+) -> None:
+    plan = warmup.plan([(1 << index, each) for index, each in enumerate(seconds)], short=1.0)
+    assert (plan.max_batch, plan.inline) == (max_batch, inline)
