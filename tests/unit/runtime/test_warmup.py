@@ -18,7 +18,7 @@ def test_a_short_graph_whose_rows_are_apart_is_joined_and_run_inline_by_one_thre
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        _, plan = warmup.load(tiny.doubler(tmp_path), Engine(spinning=True))
+        _, plan = warmup.load(tiny.doubler(tmp_path), Engine(device="cpu", spinning=True))
     assert plan.max_batch > 1
     assert plan.inline == plan.max_batch
     assert [rows for rows, _ in plan.seconds] == sorted(rows for rows, _ in plan.seconds)
@@ -27,7 +27,7 @@ def test_a_short_graph_whose_rows_are_apart_is_joined_and_run_inline_by_one_thre
 
 
 def test_batches_may_be_forbidden(tmp_path: Path) -> None:
-    assert warmup.load(tiny.doubler(tmp_path), Engine(), max_batch=1)[1].max_batch == 1
+    assert warmup.load(tiny.doubler(tmp_path), Engine(device="cpu"), max_batch=1)[1].max_batch == 1
 
 
 def test_rows_that_answer_otherwise_together_are_never_joined(
@@ -41,7 +41,7 @@ def test_rows_that_answer_otherwise_together_are_never_joined(
     )
     signature = [("x", "FP32", (-1, 2))], [("y", "FP32", (-1, 2))]
     with caplog.at_level(logging.INFO):
-        _, plan = warmup.load(tiny.artifact(tmp_path, graph, *signature), Engine())
+        _, plan = warmup.load(tiny.artifact(tmp_path, graph, *signature), Engine(device="cpu"))
     assert plan.max_batch == 1
     assert "batching off" in caplog.messages
 
@@ -51,14 +51,14 @@ def test_a_handler_is_joined_if_a_sample_shows_that_it_can_be_and_never_run_inli
     tmp_path: Path, files: dict[str, bytes], joined: bool
 ) -> None:
     handler = "import time\ndef preprocess(inputs, state):\n    time.sleep(0.001)\n    return inputs"
-    _, plan = warmup.load(tiny.doubler(tmp_path, handler=handler, files=files), Engine())
+    _, plan = warmup.load(tiny.doubler(tmp_path, handler=handler, files=files), Engine(device="cpu"))
     assert (plan.max_batch > 1) is joined
     assert not plan.inline
 
 
 def test_a_handler_that_refuses_made_up_values_is_served_without_a_plan(tmp_path: Path) -> None:
     handler = "def preprocess(inputs, state):\n    raise ValueError('not these')"
-    assert warmup.load(tiny.doubler(tmp_path, handler=handler), Engine())[1] == Plan()
+    assert warmup.load(tiny.doubler(tmp_path, handler=handler), Engine(device="cpu"))[1] == Plan()
 
 
 def pooling(folder: Path, length: int, *, masked: bool) -> Artifact:
@@ -101,7 +101,7 @@ def test_lengths_are_joined_if_padding_changes_no_answer(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, length: int, masked: bool, reason: str | None
 ) -> None:
     with caplog.at_level(logging.INFO):
-        _, plan = warmup.load(pooling(tmp_path, length, masked=masked), Engine())
+        _, plan = warmup.load(pooling(tmp_path, length, masked=masked), Engine(device="cpu"))
     assert plan.max_batch > 1
     assert (plan.padding is not None) is (reason is None)
     said = [entry.__dict__["reason"] for entry in caplog.records if "joining of lengths off" in entry.message]
