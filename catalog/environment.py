@@ -193,6 +193,14 @@ class Functions(Section):
             "(environment `local`) only."
         ),
     ] = "x86_64"
+    phase_metrics: Annotated[
+        bool,
+        Field(
+            description="`true`: how long reading, computing and writing an inference take, and loading the "
+            "model, are metrics of each CPU model, as requests, errors and latency are. CloudWatch bills "
+            "each of the four. The model's log has these times in any case."
+        ),
+    ] = False
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,8 @@ class Encoded:
     headers: dict[str, str]
     body: bytes
     is_text: bool = True
+    #: Of an inference, the seconds that reading, computing and writing took.
+    phases: tuple[float, float, float] | None = None
 
 
 class Codec:

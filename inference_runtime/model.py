@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -122,19 +123,23 @@ class Model:
         Raises:
             Problem: one of the 400s for a bad request; model-error when the model itself fails.
         """
+        begun = perf_counter()
         call = self.codec.read(headers, body, limit, text_only=text_only)
-        answers = []
+        read, answers = perf_counter(), []
         for index, request in enumerate(call.requests):
             try:
                 answers.append(self.infer(request.inputs, request.outputs))
             except Problem as problem:
                 raise call.located(index, problem) from problem
+        computed = perf_counter()
         try:
-            return self.codec.write(call, answers)
+            encoded = self.codec.write(call, answers)
         except Problem:
             raise
         except Exception as error:
             raise _failure(self.manifest, "the answer cannot be written") from error
+        encoded.phases = read - begun, computed - read, perf_counter() - computed
+        return encoded
 
     def infer(self, inputs: Arrays, outputs: Sequence[str]) -> Arrays:
         """Run the model on public inputs that fit the signature.

@@ -40,11 +40,14 @@ class Answer:
     headers: dict[str, str]
     body: bytes
     is_text: bool = True
+    #: As `Encoded` has them.
+    phases: tuple[float, float, float] | None = None
 
     @classmethod
     def of(cls, encoded: Encoded, request_id: str) -> "Answer":
         """A successful answer."""
-        return cls(200, {**encoded.headers, "x-request-id": request_id}, encoded.body, encoded.is_text)
+        headers = {**encoded.headers, "x-request-id": request_id}
+        return cls(200, headers, encoded.body, encoded.is_text, encoded.phases)
 
     @classmethod
     def refusing(cls, problem: Problem, request_id: str) -> "Answer":

@@ -31,6 +31,7 @@ class CpuModelStack(ModelStack):
                 "MODEL_URI": self.artifact_uri,
                 "POWERTOOLS_SERVICE_NAME": spec.name,
                 "POWERTOOLS_METRICS_NAMESPACE": self.names.metrics_namespace,
+                **({"PHASE_METRICS": "1"} if environment.functions.phase_metrics else {}),
             },
             memory_mb=spec.cpu.memory_mb,
             timeout_seconds=spec.cpu.timeout_seconds,

@@ -6,6 +6,7 @@ Environment:
     MODEL_SHA256    the artifact's id
     MAX_BODY_BYTES  the largest request body, in bytes
     ARTIFACT_CACHE  where artifacts are kept, /tmp/artifacts by default
+    PHASE_METRICS   1: how long the phases of an inference take, and the load, are metrics too
     CAPTURE_URI     s3://<bucket>/<prefix>/<endpoint>/<variant>/, where captures go; without it none are made
     CAPTURE_SHARE   of the answered requests, 0 to 1
     CAPTURE_REDACT  the tensors whose values are not captured, separated by commas
@@ -36,6 +37,9 @@ from inference_runtime.model import Model
 from inference_runtime.service import DEFAULT_MAX_BODY_BYTES, Answer, Service
 
 RETRY_SECONDS = 30
+_METRICS = {
+    "parse_ms": "ParseMs", "compute_ms": "ComputeMs", "serialize_ms": "SerializeMs", "load_ms": "LoadMs",
+}  # fmt: skip
 
 logger = Logger()
 copy_config_to_registered_loggers(logger, include={"inference_runtime"})
@@ -64,9 +68,12 @@ metrics.set_default_dimensions(Model=service.name)
 
 recorder = _recorder()
 
+_begun = time.monotonic()
 service.load()
+_load_ms = (time.monotonic() - _begun) * 1000
 _retry_at = time.monotonic() + RETRY_SECONDS
 _cold_start = True
+_phase_metrics = os.environ.get("PHASE_METRICS") == "1"
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
@@ -91,6 +98,10 @@ def _handle(event: dict[str, Any]) -> tuple[dict[str, Any], Exchange | None]:
     body = _body(event)
     answer = _answer(event, body)
     latency_ms = (time.perf_counter() - started) * 1000
+    phases = zip(("parse_ms", "compute_ms", "serialize_ms"), answer.phases or (), strict=False)
+    spent = {name: round(seconds * 1000, 3) for name, seconds in phases}
+    if _cold_start:
+        spent["load_ms"] = round(_load_ms, 3)
 
     request_id, ended = answer.headers["x-request-id"], time.time()
     found_by = {"model": service.name, "version": service.version or "none", "request_id": request_id}
@@ -105,6 +116,7 @@ def _handle(event: dict[str, Any]) -> tuple[dict[str, Any], Exchange | None]:
             "path": event["path"],
             "status": answer.status,
             "latency_ms": round(latency_ms, 3),
+            **spent,
             "bytes_in": len(body),
             "bytes_out": len(answer.body),
             "cold_start": _cold_start,
@@ -115,6 +127,9 @@ def _handle(event: dict[str, Any]) -> tuple[dict[str, Any], Exchange | None]:
     metrics.add_metric("Errors", MetricUnit.Count, int(answer.status >= 500))
     metrics.add_metric("LatencyMs", MetricUnit.Milliseconds, latency_ms)
     metrics.add_metric("ColdStart", MetricUnit.Count, int(_cold_start))
+    if _phase_metrics:
+        for name, value in spent.items():
+            metrics.add_metric(_METRICS[name], MetricUnit.Milliseconds, value)
     metrics.flush_metrics()
     _cold_start = False
     response = {

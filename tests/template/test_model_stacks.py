@@ -174,6 +174,21 @@ def test_cpu_model_is_called_through_the_alias_only(prod: Assembly) -> None:
     assert all("function:inference-prod-file-type:live/invocations" in str(uri) for uri in uris)
 
 
+def test_the_phases_of_inferences_are_metrics_where_the_environment_says_so(
+    prod_environment: Environment,
+) -> None:
+    spec = CpuModel.model_validate(
+        {"name": "timed", "description": "Timed.", "owner": "ml", "version": "1.0.0", "target": "cpu"}
+    )
+    for said in (False, True):
+        functions = prod_environment.functions.model_copy(update={"phase_metrics": said})
+        environment = prod_environment.model_copy(update={"functions": functions})
+        template = Template.from_stack(CpuModelStack(cdk.App(), environment, spec)).to_json()
+        [function] = [r for r in template["Resources"].values() if r["Type"] == "AWS::Lambda::Function"]
+        variables = function["Properties"]["Environment"]["Variables"]
+        assert variables.get("PHASE_METRICS") == ("1" if said else None)
+
+
 def test_a_model_that_moves_can_have_both_stacks_at_once(prod_environment: Environment) -> None:
     common = {"name": "moving", "description": "Moves.", "owner": "ml", "version": "1.0.0"}
     cpu = CpuModel.model_validate({**common, "target": "cpu"})

@@ -113,7 +113,9 @@ def test_one_log_record_per_request_without_its_payload(
         "request_id": "request-1", "model": "doubler", "version": "1", "status": 200, "cold_start": True,
         "service": "doubler",
     }.items()  # fmt: skip
-    assert record["latency_ms"] > 0
+    phases = [record[name] for name in ("parse_ms", "compute_ms", "serialize_ms")]
+    assert 0 < sum(phases) < record["latency_ms"]
+    assert record["load_ms"] > 0
     assert "123456" not in output
 
 
@@ -132,6 +134,23 @@ def test_metrics_have_the_model_as_their_only_dimension(
         assert (metrics["Invocations"], metrics["Errors"]) == ([1], [0])
         assert metrics["ColdStart"] == [cold_start]
         assert metrics["LatencyMs"][0] > 0
+
+
+def test_the_phases_of_an_inference_are_metrics_if_asked_for(
+    start: Callable[[], ModuleType], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(module: ModuleType, body: str) -> set[str]:
+        capsys.readouterr()
+        module.handler(proxy_event("POST", INFER, body), None)
+        [metrics] = [entry for entry in logged(capsys.readouterr().out) if "_aws" in entry]
+        return metrics.keys() & {"ParseMs", "ComputeMs", "SerializeMs", "LoadMs"}
+
+    assert not found(start(), tiny.body().decode())
+    monkeypatch.setenv("PHASE_METRICS", "1")
+    module = start()
+    assert found(module, tiny.body().decode()) == {"ParseMs", "ComputeMs", "SerializeMs", "LoadMs"}
+    assert found(module, tiny.body().decode()) == {"ParseMs", "ComputeMs", "SerializeMs"}
+    assert not found(module, "a client's mistake")
 
 
 def test_a_corrupt_artifact_is_503_with_the_reason_in_the_log_only(
