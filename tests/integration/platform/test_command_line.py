@@ -43,6 +43,18 @@ def test_infer_takes_a_request_a_raw_file_a_text_or_standard_input(platform: Pla
     assert output["shape"] == [1, 384]
 
 
+def test_bench_measures_a_deployed_model_with_a_token_through_the_gateway(platform: Platform) -> None:
+    done = platform.inferctl("--json", "bench", "wine-cultivar", "-c", "2", "--seconds", "1")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["url"].startswith("https://")
+    assert document["url"].endswith("/v2/models/wine-cultivar/infer")
+    [result] = document["results"]
+    assert (result["connections"], result["failed"]) == (2, 0)
+    assert result["requests"] > 0
+    assert result["p50"] > 0
+
+
 def test_exit_status_tells_what_went_wrong(platform: Platform, tmp_path: Path) -> None:
     bad = tmp_path / "bad.json"
     bad.write_text('{"inputs": []}')
