@@ -56,7 +56,6 @@ def imported(label, *names):
 
 imported("import numpy, orjson", "numpy", "orjson")
 imported("import boto3", "boto3", "botocore.config")
-imported("import Powertools", "aws_lambda_powertools", "aws_lambda_powertools.metrics")
 imported("import the runtime", *(f"inference_runtime.{name}" for name in ("artifacts", "model", "service")))
 import inference_runtime.artifacts as artifacts
 import inference_runtime.model as model
@@ -131,7 +130,7 @@ def _start(task: Path, name: str, endpoint: str, cache: Path) -> dict[str, Any]:
         "AWS_ENDPOINT_URL": endpoint, "ARTIFACT_CACHE": str(cache),
         "MODEL_NAME": name, "MODEL_SHA256": artifact.manifest.sha256,
         "MODEL_URI": f"s3://artifacts/{name}/",
-        "POWERTOOLS_SERVICE_NAME": name, "POWERTOOLS_METRICS_NAMESPACE": "Inference",
+        "METRICS_NAMESPACE": "Inference",
     }  # fmt: skip
     isolated = [sys._base_executable, "-I", "-S", "-B", "-c", _CHILD]  # type: ignore[attr-defined]
     started = time.perf_counter()

@@ -20,7 +20,7 @@ A target that is a server of its own has more to do, and a function nothing of i
     batching     requests joined into batches, and run one after the other
     metrics      what Prometheus is told
 
-`logs` writes JSON lines, for targets that have no Powertools.
+`logs` writes JSON lines.
 
 Nothing is imported here: each home pays at cold start only for what it uses.
 """

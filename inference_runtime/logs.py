@@ -1,4 +1,4 @@
-"""One JSON object per line on stdout, with the keys that the Lambda target's logs have too."""
+"""One JSON object per line on stdout, alike on every target."""
 
 import json
 import logging
@@ -23,8 +23,12 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, default=str)
 
 
-def configure() -> None:
-    """Send every logger of the process through the formatter."""
+def configure(*names: str) -> None:
+    """Send these loggers through the formatter; without names, every logger of the process."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    for name in names or ("",):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        logger.handlers = [handler]
+        logger.propagate = False

@@ -1,4 +1,4 @@
-"""Metrics in log lines: CloudWatch's embedded metric format, written by Powertools, ignored by MiniStack.
+"""Metrics in log lines: CloudWatch's embedded metric format, ignored by MiniStack.
 
 docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 """

@@ -6,6 +6,7 @@ Environment:
     MODEL_SHA256    the artifact's id
     MAX_BODY_BYTES  the largest request body, in bytes
     ARTIFACT_CACHE  where artifacts are kept, /tmp/artifacts by default
+    METRICS_NAMESPACE
     PHASE_METRICS   1: how long the phases of an inference take, and the load, are metrics too
     CAPTURE_URI     s3://<bucket>/<prefix>/<endpoint>/<variant>/, where captures go; without it none are made
     CAPTURE_SHARE   of the answered requests, 0 to 1
@@ -16,6 +17,7 @@ fails the function still starts: it answers 503, and tries again on a later requ
 """
 
 import base64
+import logging
 import os
 import re
 import time
@@ -24,12 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from aws_lambda_powertools import Logger, Metrics
-from aws_lambda_powertools.logging.utils import copy_config_to_registered_loggers
-from aws_lambda_powertools.metrics import MetricUnit
 from botocore.config import Config
+from embedded_metrics import publish
 
-from inference_runtime import tracing
+from inference_runtime import logs, tracing
 from inference_runtime.artifacts import fetch
 from inference_runtime.capture import JSON, Exchange, Recorder
 from inference_runtime.codecs import ACCEPT_ENCODING, CONTENT_ENCODING, names_binary
@@ -37,12 +37,12 @@ from inference_runtime.model import Model
 from inference_runtime.service import DEFAULT_MAX_BODY_BYTES, Answer, Service
 
 RETRY_SECONDS = 30
-_METRICS = {
+_PHASES = {
     "parse_ms": "ParseMs", "compute_ms": "ComputeMs", "serialize_ms": "SerializeMs", "load_ms": "LoadMs",
 }  # fmt: skip
 
-logger = Logger()
-copy_config_to_registered_loggers(logger, include={"inference_runtime"})
+logger = logging.getLogger("inference")
+logs.configure("inference", "inference_runtime")
 
 
 def _load() -> Model:
@@ -62,10 +62,6 @@ def _recorder() -> Recorder | None:
 service = Service(
     os.environ["MODEL_NAME"], _load, int(os.environ.get("MAX_BODY_BYTES", DEFAULT_MAX_BODY_BYTES))
 )
-# No `service` dimension: alarms and dashboards find a model's metrics by Model alone.
-metrics = Metrics(namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE", "Inference"), service="")
-metrics.set_default_dimensions(Model=service.name)
-
 recorder = _recorder()
 
 _begun = time.monotonic()
@@ -122,15 +118,17 @@ def _handle(event: dict[str, Any]) -> tuple[dict[str, Any], Exchange | None]:
             "cold_start": _cold_start,
         },
     )
-    metrics.add_metric("Invocations", MetricUnit.Count, 1)
-    # A client's mistake is no error of the model's.
-    metrics.add_metric("Errors", MetricUnit.Count, int(answer.status >= 500))
-    metrics.add_metric("LatencyMs", MetricUnit.Milliseconds, latency_ms)
-    metrics.add_metric("ColdStart", MetricUnit.Count, int(_cold_start))
+    values = {
+        "Invocations": (1, "Count"),
+        # A client's mistake is no error of the model's.
+        "Errors": (int(answer.status >= 500), "Count"),
+        "LatencyMs": (latency_ms, "Milliseconds"),
+        "ColdStart": (int(_cold_start), "Count"),
+    }
     if _phase_metrics:
-        for name, value in spent.items():
-            metrics.add_metric(_METRICS[name], MetricUnit.Milliseconds, value)
-    metrics.flush_metrics()
+        values |= {_PHASES[name]: (value, "Milliseconds") for name, value in spent.items()}
+    # Alarms and dashboards find a model's metrics by this dimension alone.
+    publish(values, Model=service.name)
     _cold_start = False
     response = {
         "statusCode": answer.status,

@@ -11,6 +11,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from inference_runtime.manifest import Artifact
@@ -22,15 +23,16 @@ SUITE = "trixie"
 PACKAGES = "python3,python3-pip,python-is-python3,ca-certificates"
 DOCKERFILE = "inference_containers/onnx/Dockerfile"
 
-_BUILDAH = (
-    "buildah",
-    "--root",
-    str(HOME / "storage"),
-    "--runroot",
-    str(HOME / "run"),
-    "--storage-driver",
-    "vfs",
-)
+
+@cache
+def _command() -> list[str]:
+    """buildah, with a storage of its own: of layers where the kernel allows, else of whole copies."""
+    for driver in ("overlay", "vfs"):
+        folders = ["--root", str(HOME / driver), "--runroot", str(HOME / "run" / driver)]
+        command = ["buildah", *folders, "--storage-driver", driver]
+        if subprocess.run([*command, "info"], capture_output=True, check=False).returncode == 0:
+            return command
+    raise RuntimeError("buildah can store nothing: try `buildah --storage-driver vfs info`")
 
 
 def built(device: str) -> str:
@@ -65,7 +67,7 @@ def running(image: str, artifact: Artifact, log: Path, **environment: str) -> It
         "MODEL_NAME": manifest.name,
         "MODEL_SHA256": manifest.sha256,
     } | environment
-    command = [*_BUILDAH, "run", "--isolation", "chroot", "--volume", f"{artifact.folder}:/opt/ml/model:ro"]
+    command = [*_command(), "run", "--isolation", "chroot", "--volume", f"{artifact.folder}:/opt/ml/model:ro"]
     command += [option for key, value in settings.items() for option in ("--env", f"{key}={value}")]
     try:
         with log.open("wb") as output:
@@ -113,7 +115,7 @@ def _base() -> str:
 
 
 def _buildah(*arguments: str) -> str:
-    done = subprocess.run([*_BUILDAH, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run([*_command(), *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"buildah {arguments[0]} failed: see above")
     return done.stdout.strip()

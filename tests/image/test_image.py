@@ -20,6 +20,7 @@ from tests.unit.containers.process import ROOT, Server
 
 pytestmark = pytest.mark.image
 
+DEVICE = os.environ.get("DEVICE", "cpu")
 MODEL = "text-embedding"
 FOLDER = ROOT / "models" / MODEL
 SAMPLE = (FOLDER / "sample.json").read_bytes()
@@ -28,7 +29,7 @@ JSON = {"content-type": "application/json"}
 
 @pytest.fixture(scope="module")
 def image() -> str:
-    return buildah.built(os.environ.get("DEVICE", "cpu"))
+    return buildah.built(DEVICE)
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,11 @@ def server(image: str, artifact: Artifact, tmp_path_factory: pytest.TempPathFact
     with buildah.running(image, artifact, tmp_path_factory.mktemp("image") / "log") as server:
         server.wait_until_ready()
         yield server
+
+
+def test_it_says_where_there_is_no_gpu_that_its_variant_could_use(server: Server) -> None:
+    missed = server.records("no usable GPU: this model runs on the CPU")
+    assert bool(missed) == (DEVICE == "cuda" and not Path("/dev/nvidiactl").exists())
 
 
 def test_ping_says_that_the_model_answers(server: Server) -> None:

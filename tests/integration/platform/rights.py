@@ -167,7 +167,7 @@ class FunctionCopy(Copy):
             # Every start downloads anew, as it does in Lambda.
             "ARTIFACT_CACHE": str(self.cache / uuid.uuid4().hex),
             # What fails here must ring no alarm of the platform's.
-            "POWERTOOLS_METRICS_NAMESPACE": self.name,
+            "METRICS_NAMESPACE": self.name,
         }
         variables = json.dumps(self.config["Environment"]["Variables"]).replace(self.original, self.name)
         return {"Variables": {**json.loads(variables), **own}}

@@ -26,17 +26,15 @@ def test_function_and_container_give_the_expected_answer(
         "MODEL_SHA256": sha256,
         "MODEL_URI": f"s3://models/{name}/{sha256}/",
         "ARTIFACT_CACHE": str(tmp_path),
-        "POWERTOOLS_SERVICE_NAME": name,
+        "METRICS_NAMESPACE": "Inference",
     }.items():
         monkeypatch.setenv(key, value)
     # The Lambda finds the artifact in its cache, where a first start has left it.
     (tmp_path / sha256).symlink_to(artifact.folder)
 
-    with own_loggers(name), serving(artifact.folder, sha256, tmp_path / "log", MODEL_NAME=name) as server:
+    with own_loggers(), serving(artifact.folder, sha256, tmp_path / "log", MODEL_NAME=name) as server:
         event = proxy_event("POST", f"/v2/models/{name}/infer", sample.decode())
-        function = imported("inference")
-        answer = function.handler(event, None)
-        function.metrics.clear_default_dimensions()  # Powertools keeps them for the process
+        answer = imported("inference").handler(event, None)
         server.wait_until_ready()
         reply = server.request("POST", "/invocations", sample, {"content-type": "application/json"})
 

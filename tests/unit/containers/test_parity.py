@@ -123,11 +123,11 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
         "MODEL_URI": f"s3://models/doubler/{sha256}/",
         "ARTIFACT_CACHE": str(folder / "cache"),
         "MAX_BODY_BYTES": str(LIMIT),
-        "POWERTOOLS_SERVICE_NAME": "doubler",
+        "METRICS_NAMESPACE": "Inference",
     }
     with (
         pytest.MonkeyPatch.context() as environment,
-        own_loggers("doubler"),
+        own_loggers(),
         serving(artifact.folder, sha256, folder / "log", MAX_BODY_BYTES=str(LIMIT)) as server,
     ):
         for name, value in settings.items():

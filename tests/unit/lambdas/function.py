@@ -24,15 +24,15 @@ def imported(function: str, module_name: str = "handler") -> ModuleType:
 
 
 @contextmanager
-def own_loggers(service: str) -> Iterator[None]:
+def own_loggers() -> Iterator[None]:
     """Loggers that a cold start configures are the process's, which here outlives it: put them back."""
-    runtime = logging.getLogger("inference_runtime")
-    before = (runtime.handlers, runtime.propagate, runtime.level)
+    loggers = [logging.getLogger(name) for name in ("inference", "inference_runtime")]
+    before = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
     try:
         yield
     finally:
-        runtime.handlers, runtime.propagate, runtime.level = before
-        logging.root.manager.loggerDict.pop(service, None)
+        for logger, settings in zip(loggers, before, strict=True):
+            logger.handlers, logger.propagate, logger.level = settings
 
 
 def proxy_event(method: str, path: str, body: str | None = None, **changes: Any) -> dict[str, Any]:
