@@ -35,6 +35,22 @@ def devices() -> int:
     return count.value
 
 
+def missing() -> str:
+    """Why there is no GPU, as the driver says; empty where there is one.
+
+    ONNX Runtime, asked for CUDA without it, loads gigabytes of libraries and complains past the log.
+    """
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        return str(error)
+    count = ctypes.c_int(0)
+    code = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    if code:
+        return f"the driver's error {code}"
+    return "" if count.value else "the driver has none"
+
+
 class PageLocked:
     """One block of page-locked memory, to be cut into arrays that must not outlive it.
 

@@ -336,11 +336,16 @@ def _open_session(path: Path, engine: Engine, cuda: Mapping[str, str] = MappingP
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(engine.spinning)))
     options.add_session_config_entry("session.force_spinning_stop", str(int(engine.spinning)))
     available = ort.get_available_providers()
-    gpu = "CUDAExecutionProvider" in available and engine.device != "cpu"
-    if gpu:
+    wanted = "CUDAExecutionProvider" in available and engine.device != "cpu"
+    reason = ""
+    if wanted:
+        from inference_runtime.cuda import missing
+
+        reason = missing()
+    if wanted and not reason:
         # The CUDA libraries come from wheels, which are not on the loader's path.
         ort.preload_dlls()
-    device = "cuda" if engine.device == "auto" else engine.device
+    device = "cpu" if reason else "cuda" if engine.device == "auto" else engine.device
     providers = [(name, _provider_options(name, engine)) for name in PROVIDERS[device] if name in available]
     for name, provider in providers:
         if name == "CUDAExecutionProvider":
@@ -349,8 +354,9 @@ def _open_session(path: Path, engine: Engine, cuda: Mapping[str, str] = MappingP
         session = ort.InferenceSession(str(path), options, providers)
     except Exception as error:
         raise ArtifactError(f"{path.name}: ONNX Runtime cannot load it: {error}") from error
-    if (gpu or engine.device in ("cuda", "tensorrt")) and session.get_providers() == ["CPUExecutionProvider"]:
-        logger.warning("no usable GPU: this model runs on the CPU")
+    wanted = wanted or engine.device in ("cuda", "tensorrt")
+    if wanted and session.get_providers() == ["CPUExecutionProvider"]:
+        logger.warning("no usable GPU: this model runs on the CPU", extra={"reason": reason})
     return session
 
 

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from inference_runtime import warmup
 from inference_runtime.batching import Plan
 from inference_runtime.manifest import Artifact
-from inference_runtime.model import Engine
+from inference_runtime.model import Engine, Model
 from tests.unit.runtime import tiny
 
 
@@ -128,3 +128,20 @@ def test_the_plan_is_the_cheapest_row_and_what_of_it_is_short_runs_on_the_loop(
 ) -> None:
     plan = warmup.plan([(1 << index, each) for index, each in enumerate(seconds)], short=1.0)
     assert (plan.max_batch, plan.inline) == (max_batch, inline)
+
+
+def test_without_a_driver_cuda_is_not_tried_and_the_log_says_why(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    available = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: available)
+    monkeypatch.setattr("onnxruntime.preload_dlls", lambda: pytest.fail("loads gigabytes"))
+    monkeypatch.setattr("ctypes.CDLL", no_library)
+    model = Model(tiny.doubler(tmp_path))
+    assert model.on_cpu
+    [said] = [entry for entry in caplog.records if "no usable GPU" in entry.message]
+    assert said.__dict__["reason"] == "libcuda.so.1: cannot open shared object file"
+
+
+def no_library(name: str) -> None:
+    raise OSError(f"{name}: cannot open shared object file")
