@@ -55,7 +55,6 @@ def imported(label, *names):
     spent[label] = clock() - started
 
 imported("import numpy, orjson", "numpy", "orjson")
-imported("import boto3", "boto3", "botocore.config")
 imported("import the runtime", *(f"inference_runtime.{name}" for name in ("artifacts", "model", "service")))
 import inference_runtime.artifacts as artifacts
 import inference_runtime.model as model

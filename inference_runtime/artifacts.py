@@ -8,13 +8,9 @@ import logging
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-
+from inference_runtime import s3
 from inference_runtime.manifest import FILE_NAME, Artifact, ArtifactError, parse, verify
 
 logger = logging.getLogger(__name__)
@@ -54,17 +50,12 @@ def fetch(uri: str, sha256: str, cache: Path) -> Artifact:
 
 
 def _download(bucket: str, prefix: str, sha256: str, folder: Path) -> None:
-    # Well inside the ten seconds of a Lambda's init, so that a network fault is answered and not timed out.
-    client: Any = boto3.client(
-        "s3", config=Config(connect_timeout=2, read_timeout=10, retries={"mode": "standard"})
-    )
-
     def get(name: str) -> Path:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            client.download_file(bucket, f"{prefix}/{name}", str(path))
-        except (ClientError, BotoCoreError) as error:
+            s3.download(bucket, f"{prefix}/{name}", path)
+        except s3.S3Error as error:
             raise ArtifactError(f"s3://{bucket}/{prefix}/{name}: {error}") from error
         return path
 

@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
@@ -45,10 +45,8 @@ class Exchange:
     answer_type: str = JSON
 
 
-class Put(Protocol):
-    """boto3's S3 `put_object`."""
-
-    def __call__(self, *, Bucket: str, Key: str, Body: bytes, ContentType: str) -> Any: ...
+#: Writes an object: its bucket, key, bytes and media type.
+Put = Callable[[str, str, bytes, str], object]
 
 
 class Recorder:
@@ -100,9 +98,7 @@ class Recorder:
         moment = exchange.time.astimezone(UTC)
         name = f"{moment:%Y/%m/%d/%H}/{moment:%M-%S}-{moment.microsecond // 1000:03}-{uuid.uuid4()}.jsonl"
         line = orjson.dumps(record(exchange, self._redact), option=orjson.OPT_APPEND_NEWLINE)
-        self._put(
-            Bucket=self._bucket, Key=f"{self._prefix}/{name}", Body=line, ContentType="application/jsonlines"
-        )
+        self._put(self._bucket, f"{self._prefix}/{name}", line, "application/jsonlines")
 
 
 def record(exchange: Exchange, redact: Collection[str] = ()) -> dict[str, Any]:

@@ -33,7 +33,7 @@ HOST = "host"
 
 #: uv's names for the Lambda runtimes' machines (Amazon Linux 2023 has glibc 2.34).
 _PLATFORMS = {"x86_64": "x86_64-manylinux_2_28", "arm64": "aarch64-manylinux_2_28"}
-#: Left out: what no import reads. With botocore's cut `inference` goes from 166 MB to 104 of the 250 allowed.
+#: Left out: what no import reads. `inference` is then 90 MB of the 250 allowed.
 _UNUSED = (
     "bin/*", ".lock", "*/__pycache__/*", "*.pyi", "*/tests/*",
     "*.dist-info/RECORD", "*.dist-info/INSTALLER", "*.dist-info/REQUESTED",
@@ -41,8 +41,6 @@ _UNUSED = (
     "onnxruntime/capi/libonnxruntime.so.*",
     "onnxruntime/transformers/*", "onnxruntime/quantization/*", "onnxruntime/tools/*",
 )  # fmt: skip
-#: botocore describes 400 services in 26 MB; the functions that carry their own boto3 use these.
-_BOTOCORE_SERVICES = ("s3", "sts")
 
 
 def lambda_zip(
@@ -139,9 +137,6 @@ def _wheel_files(folder: Path) -> dict[str, Path]:
 
 
 def _unused(name: str) -> bool:
-    botocore, _, rest = name.partition("botocore/data/")
-    if not botocore and "/" in rest:
-        return rest.partition("/")[0] not in _BOTOCORE_SERVICES
     return any(fnmatch(name, pattern) for pattern in _UNUSED)
 
 

@@ -25,11 +25,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import boto3
-from botocore.config import Config
 from embedded_metrics import publish
 
-from inference_runtime import logs, tracing
+from inference_runtime import logs, s3, tracing
 from inference_runtime.artifacts import fetch
 from inference_runtime.capture import JSON, Exchange, Recorder
 from inference_runtime.codecs import ACCEPT_ENCODING, CONTENT_ENCODING, names_binary
@@ -54,9 +52,8 @@ def _recorder() -> Recorder | None:
     uri = os.environ.get("CAPTURE_URI")
     if not uri:
         return None
-    s3: Any = boto3.client("s3", config=Config(connect_timeout=2, read_timeout=5))
     redact = [name for name in os.environ.get("CAPTURE_REDACT", "").split(",") if name]
-    return Recorder(uri, float(os.environ["CAPTURE_SHARE"]), redact, s3.put_object)
+    return Recorder(uri, float(os.environ["CAPTURE_SHARE"]), redact, s3.upload)
 
 
 service = Service(

@@ -8,12 +8,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import boto3
 import pytest
 
 from inference_runtime.manifest import Artifact
+from tests.unit import fake_s3
+from tests.unit.fake_s3 import FakeS3
 from tests.unit.lambdas.function import imported, own_loggers, proxy_event
-from tests.unit.mocked_aws import mocked_aws
 from tests.unit.runtime import tiny
 
 INFER = "/v2/models/doubler/infer"
@@ -25,7 +25,7 @@ def artifact(tmp_path: Path) -> Artifact:
 
 
 @pytest.fixture
-def s3(artifact: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+def s3(artifact: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeS3]:
     sha256 = artifact.manifest.sha256
     settings = {
         "MODEL_NAME": "doubler",
@@ -34,16 +34,13 @@ def s3(artifact: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> I
         "ARTIFACT_CACHE": str(tmp_path / "cache"),
         "METRICS_NAMESPACE": "Inference",
     }
-    with mocked_aws(monkeypatch, **settings):
-        client: Any = boto3.client("s3")
-        client.create_bucket(Bucket="models")
-        for path in artifact.folder.iterdir():
-            client.upload_file(str(path), "models", f"doubler/{sha256}/{path.name}")
-        yield client
+    with fake_s3.configured(monkeypatch, **settings) as found:
+        found.publish(artifact.folder, f"models/doubler/{sha256}")
+        yield found
 
 
 @pytest.fixture
-def start(s3: Any) -> Iterator[Callable[[], ModuleType]]:
+def start(s3: FakeS3) -> Iterator[Callable[[], ModuleType]]:
     """A cold start."""
     with own_loggers():
         yield lambda: imported("inference")
@@ -152,9 +149,9 @@ def test_the_phases_of_an_inference_are_metrics_if_asked_for(
 
 
 def test_a_corrupt_artifact_is_503_with_the_reason_in_the_log_only(
-    start: Callable[[], ModuleType], s3: Any, artifact: Artifact, capsys: pytest.CaptureFixture[str]
+    start: Callable[[], ModuleType], s3: FakeS3, artifact: Artifact, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    s3.put_object(Bucket="models", Key=f"doubler/{artifact.manifest.sha256}/model.onnx", Body=b"damaged")
+    s3.objects[f"models/doubler/{artifact.manifest.sha256}/model.onnx"] = b"damaged"
     module = start()
     answer = module.handler(proxy_event("POST", INFER, tiny.body().decode()), None)
     output = capsys.readouterr().out
@@ -168,33 +165,32 @@ def test_a_corrupt_artifact_is_503_with_the_reason_in_the_log_only(
 
 
 def test_a_model_that_was_missing_is_loaded_later_but_not_at_every_request(
-    start: Callable[[], ModuleType], s3: Any, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+    start: Callable[[], ModuleType], s3: FakeS3, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key = f"doubler/{artifact.manifest.sha256}/manifest.json"
-    s3.delete_object(Bucket="models", Key=key)
+    key = f"models/doubler/{artifact.manifest.sha256}/manifest.json"
+    content = s3.objects.pop(key)
     module = start()
     event = proxy_event("POST", INFER, tiny.body().decode())
     assert module.handler(event, None)["statusCode"] == 503
-    s3.upload_file(str(artifact.folder / "manifest.json"), "models", key)
+    s3.objects[key] = content
     assert module.handler(event, None)["statusCode"] == 503
     monkeypatch.setattr(module, "_retry_at", 0)
     assert module.handler(event, None)["statusCode"] == 200
 
 
 def test_a_share_of_the_answered_requests_is_captured(
-    start: Callable[[], ModuleType], s3: Any, monkeypatch: pytest.MonkeyPatch
+    start: Callable[[], ModuleType], s3: FakeS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    s3.create_bucket(Bucket="data")
     monkeypatch.setenv("CAPTURE_URI", "s3://data/captures/inference-dev-doubler/AllTraffic/")
     monkeypatch.setenv("CAPTURE_SHARE", "1.0")
     monkeypatch.setenv("CAPTURE_REDACT", "x")
-    written: queue.Queue[dict[str, Any]] = queue.Queue()
+    written: queue.Queue[bytes] = queue.Queue()
     module = start()
-    monkeypatch.setattr(module.recorder, "_put", lambda **arguments: written.put(arguments))
+    monkeypatch.setattr(module.recorder, "_put", lambda bucket, key, body, type: written.put(body))
     module.handler(proxy_event("GET", "/v2/models/doubler"), None)
     module.handler(proxy_event("POST", INFER, "{"), None)
     answer = module.handler(proxy_event("POST", INFER, json.dumps(tiny.REQUEST)), None)
-    kept = json.loads(written.get(timeout=10)["Body"])
+    kept = json.loads(written.get(timeout=10))
     assert kept["eventMetadata"]["inferenceId"] == answer["headers"]["x-request-id"]
     assert json.loads(kept["captureData"]["endpointOutput"]["data"]) == json.loads(answer["body"])
     (tensor,) = json.loads(kept["captureData"]["endpointInput"]["data"])["inputs"]

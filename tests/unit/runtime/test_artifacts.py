@@ -5,31 +5,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from inference_runtime import artifacts
 from inference_runtime.manifest import Artifact, ArtifactError
-from tests.unit.mocked_aws import mocked_aws
+from tests.unit import fake_s3
+from tests.unit.fake_s3 import FakeS3
 from tests.unit.runtime import tiny
 
 BUCKET = "models"
 
 
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    with mocked_aws(monkeypatch):
-        client: Any = boto3.client("s3")
-        client.create_bucket(Bucket=BUCKET)
-        yield client
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeS3]:
+    with fake_s3.configured(monkeypatch) as found:
+        yield found
 
 
 @pytest.fixture
-def published(s3: Any, tmp_path: Path) -> tuple[Artifact, str]:
+def published(s3: FakeS3, tmp_path: Path) -> tuple[Artifact, str]:
     artifact = tiny.doubler(tmp_path / "source", files={"vocab.txt": b"words"})
     prefix = f"doubler/{artifact.manifest.sha256}"
-    for path in artifact.folder.iterdir():
-        s3.upload_file(str(path), BUCKET, f"{prefix}/{path.name}")
+    s3.publish(artifact.folder, f"{BUCKET}/{prefix}")
     return artifact, f"s3://{BUCKET}/{prefix}/"
 
 
@@ -42,11 +39,13 @@ def test_an_artifact_is_downloaded_whole(published: tuple[Artifact, str], tmp_pa
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [source.manifest.sha256]
 
 
-def test_a_second_fetch_asks_s3_for_nothing(published: tuple[Artifact, str], s3: Any, tmp_path: Path) -> None:
+def test_a_second_fetch_asks_s3_for_nothing(
+    published: tuple[Artifact, str], s3: FakeS3, tmp_path: Path
+) -> None:
     source, uri = published
     first = artifacts.fetch(uri, source.manifest.sha256, tmp_path / "cache")
     for path in source.folder.iterdir():
-        s3.delete_object(Bucket=BUCKET, Key=f"doubler/{source.manifest.sha256}/{path.name}")
+        del s3.objects[f"{BUCKET}/doubler/{source.manifest.sha256}/{path.name}"]
     assert artifacts.fetch(uri, source.manifest.sha256, tmp_path / "cache") == first
 
 
@@ -63,10 +62,10 @@ def test_a_damaged_cache_is_discarded_and_filled_again(
 
 
 def test_a_corrupt_object_is_refused_by_name_and_nothing_is_cached(
-    published: tuple[Artifact, str], s3: Any, tmp_path: Path
+    published: tuple[Artifact, str], s3: FakeS3, tmp_path: Path
 ) -> None:
     source, uri = published
-    s3.put_object(Bucket=BUCKET, Key=f"doubler/{source.manifest.sha256}/vocab.txt", Body=b"sword")
+    s3.objects[f"{BUCKET}/doubler/{source.manifest.sha256}/vocab.txt"] = b"sword"
     with pytest.raises(ArtifactError, match=r"vocab\.txt: SHA-256 is"):
         artifacts.fetch(uri, source.manifest.sha256, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
@@ -79,9 +78,9 @@ def test_a_manifest_of_another_artifact_is_refused_before_its_files_are_read(
         artifacts.fetch(published[1], "0" * 64, tmp_path / "cache")
 
 
-def test_a_missing_object_is_named(published: tuple[Artifact, str], s3: Any, tmp_path: Path) -> None:
+def test_a_missing_object_is_named(published: tuple[Artifact, str], s3: FakeS3, tmp_path: Path) -> None:
     source, uri = published
-    s3.delete_object(Bucket=BUCKET, Key=f"doubler/{source.manifest.sha256}/vocab.txt")
+    del s3.objects[f"{BUCKET}/doubler/{source.manifest.sha256}/vocab.txt"]
     with pytest.raises(ArtifactError, match=rf"{uri}vocab\.txt: .*404"):
         artifacts.fetch(uri, source.manifest.sha256, tmp_path / "cache")
 

@@ -40,8 +40,8 @@ class Bucket:
     def __init__(self) -> None:
         self.objects: queue.Queue[dict[str, Any]] = queue.Queue()
 
-    def put(self, **arguments: Any) -> None:
-        self.objects.put(arguments)
+    def put(self, *written: Any) -> None:
+        self.objects.put(dict(zip(("bucket", "key", "body", "type"), written, strict=True)))
 
     def get(self) -> dict[str, Any]:
         return self.objects.get(timeout=PATIENCE)
@@ -96,10 +96,10 @@ def test_an_exchange_is_one_line_at_the_place_of_its_hour() -> None:
     bucket = Bucket()
     Recorder(URI, 1.0, (), bucket.put).end(exchange())
     written = bucket.get()
-    assert written["Bucket"] == "data"
+    assert written["bucket"] == "data"
     folder = "captures/inference-dev-doubler/AllTraffic/2026/03/04/05"
-    assert re.fullmatch(rf"{folder}/06-07-008-[0-9a-f-]{{36}}\.jsonl", written["Key"])
-    (line,) = written["Body"].splitlines()
+    assert re.fullmatch(rf"{folder}/06-07-008-[0-9a-f-]{{36}}\.jsonl", written["key"])
+    (line,) = written["body"].splitlines()
     kept = json.loads(line)
     assert kept["eventMetadata"]["inferenceId"] == "request-1"
     assert kept["eventMetadata"]["inferenceTime"] == "2026-03-04T05:06:07Z"
@@ -138,22 +138,22 @@ def test_only_the_share_is_kept() -> None:
     for _ in range(50):
         none.end(exchange("dropped"))
     every.end(exchange("kept"))
-    assert json.loads(bucket.get()["Body"])["eventMetadata"]["inferenceId"] == "kept"
+    assert json.loads(bucket.get()["body"])["eventMetadata"]["inferenceId"] == "kept"
     assert bucket.objects.empty()
 
 
 def test_a_capture_that_cannot_be_written_costs_only_itself(caplog: pytest.LogCaptureFixture) -> None:
     bucket = Bucket()
 
-    def put(**arguments: Any) -> None:
-        if b"lost" in arguments["Body"]:
+    def put(*written: Any) -> None:
+        if b"lost" in written[2]:
             raise OSError("no route")
-        bucket.put(**arguments)
+        bucket.put(*written)
 
     recorder = Recorder(URI, 1.0, (), put)
     recorder.end(exchange("lost"))
     recorder.end(exchange("kept"))
-    assert b"kept" in bucket.get()["Body"]
+    assert b"kept" in bucket.get()["body"]
     (record,) = caplog.records
     assert (record.__dict__["request_id"], record.__dict__["reason"]) == ("lost", "no route")
 
@@ -161,9 +161,9 @@ def test_a_capture_that_cannot_be_written_costs_only_itself(caplog: pytest.LogCa
 def test_lambda_is_asked_for_the_next_event_only_when_the_capture_is_written(environment: Lambda) -> None:
     bucket, may_write = Bucket(), threading.Event()
 
-    def put(**arguments: Any) -> None:
+    def put(*written: Any) -> None:
         assert may_write.wait(PATIENCE)
-        bucket.put(**arguments)
+        bucket.put(*written)
 
     recorder = Recorder(URI, 1.0, (), put)
     assert environment.next_asked() == ("/2020-01-01/extension/register", "capture")
