@@ -109,7 +109,7 @@ SETTINGS = (
     Setting("this server", "as it is", {}),
     Setting("FastAPI", "2 workers", {"WORKERS": "2", "INTRA": "1"}),
     Setting("FastAPI", "1 worker, all cores", {"WORKERS": "1"}, _ALONE, quick=False),
-    Setting("mosec", "2 workers", {"WORKERS": "2", "INTRA": "1"}, _ALONE),
+    Setting("mosec", "2 workers", {"WORKERS": "2", "INTRA": "1"}, _ALONE, quick=False),
     Setting("mosec", "1 worker, all cores", {"WORKERS": "1"}, _ALONE),
     Setting(
         "mosec",
