@@ -184,8 +184,9 @@ def test_the_phases_of_inferences_are_metrics_where_the_environment_says_so(
         functions = prod_environment.functions.model_copy(update={"phase_metrics": said})
         environment = prod_environment.model_copy(update={"functions": functions})
         template = Template.from_stack(CpuModelStack(cdk.App(), environment, spec)).to_json()
-        [function] = [r for r in template["Resources"].values() if r["Type"] == "AWS::Lambda::Function"]
-        variables = function["Properties"]["Environment"]["Variables"]
+        functions_ = [r for r in template["Resources"].values() if r["Type"] == "AWS::Lambda::Function"]
+        environments = [function["Properties"]["Environment"]["Variables"] for function in functions_]
+        [variables] = [each for each in environments if "METRICS_NAMESPACE" in each]
         assert variables.get("PHASE_METRICS") == ("1" if said else None)
 
 
