@@ -11,6 +11,7 @@ A request flows `service` -> `codecs` -> `model` -> `codecs`; each module import
     compression  gzip and deflate, within a limit
     tensors      JSON data and bytes <-> numpy arrays
     artifacts    S3 -> a verified local folder
+    s3           objects of S3, without boto3
     manifest     what an artifact is, and whether a folder is one
     errors       what a client may be told
 
@@ -18,6 +19,9 @@ A target that is a server of its own has more to do, and a function nothing of i
 
     warmup       how a model is best run on this machine, measured as it is loaded
     batching     requests joined into batches, and run one after the other
+    padding      requests of different lengths in one batch
+    binding      a GPU's batches: captured graphs, page-locked memory
+    cuda         what NVIDIA's libraries are asked for directly
     metrics      what Prometheus is told
 
 `logs` writes JSON lines.
