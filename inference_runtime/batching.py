@@ -160,13 +160,11 @@ class Batcher:
         self._loop = loop
         self._ran = ran
         self._closing = False
-        self._limits = limits
         #: As many requests as the last batch had are likely to come again, and then are worth a moment: a
         #: fraction of what a row costs by itself. A lone client's never wait.
         self._crowd = 0
         self._linger = min(limits.delay_seconds, _LINGER * plan.seconds[0][1]) if plan.max_batch > 1 else 0.0
-        #: So many may wait without a thought.
-        self._easy = min(plan.max_batch, limits.queue)
+        self.settle(limits)
         self._queue: deque[Job] = deque()
         self._lock = threading.Lock()
         #: The gathering that is under way: since when, and how many requests it had found.
@@ -182,6 +180,12 @@ class Batcher:
         since = [engine.busy_since for engine in self._engines]
         latest = perf_counter() - self._limits.wedged_seconds
         return all(each is None or each > latest for each in since)
+
+    def settle(self, limits: Limits) -> None:
+        """Keep to these limits from now on."""
+        self._limits = limits
+        #: So many may wait without a thought.
+        self._easy = min(self.plan.max_batch, limits.queue)
 
     def waiting(self) -> int:
         """Requests in the queue."""

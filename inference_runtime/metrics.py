@@ -1,17 +1,20 @@
 """What the server did, for Prometheus at `/metrics`.
 
-Requests are counted by appending to lists, which are put into histograms thousands at a time: that costs a
-request a fraction of a microsecond. The exposition format and its types are prometheus_client's, which is
-imported by the first scrape.
+Everything is counted in arrays of a fixed layout, `COUNTS`, one for each process of the server. Where these
+lie in memory that the processes share, each writes its own and any of them can say what all have done. A
+request's times are written down as they are, and put into histograms hundreds at a time: that costs a request
+a fraction of a microsecond. The exposition format and its types are prometheus_client's, which is imported by
+the first scrape.
 
-Methods of `ModelMetrics` are for the loop's thread.
+What writes is for the loop's thread.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -22,81 +25,160 @@ SECONDS = (
     0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 )  # fmt: skip
 ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
-#: Of a request, in the order in which `ModelMetrics.answered` takes them.
+#: Of a request, in the order in which `Tally.answered` takes them.
 PHASES = ("parse", "queue", "compute", "serialize", "total")
-_FOLDED = 4096 * len(PHASES)
+#: Requests, and batches, that are held as they are until there are so many.
+_HELD = 512
+#: What one process counts of one model, or of what is no model's.
+COUNTS = np.dtype(
+    [
+        # Answers by HTTP status, which is the index.
+        ("statuses", np.int64, 600),
+        # Requests that the access log left out.
+        ("suppressed", np.int64),
+        ("load_seconds", np.float64),
+        ("waiting", np.int64),
+        # Odd while what follows is being changed by more than one entry.
+        ("version", np.int64),
+        ("phases", np.int64, (len(PHASES), len(SECONDS) + 1)),
+        ("phase_sums", np.float64, len(PHASES)),
+        ("rows", np.int64, (1, len(ROWS) + 1)),
+        ("row_sums", np.float64, 1),
+        # How many entries of the next are filled.
+        ("requests", np.int64),
+        ("times", np.float64, (_HELD, len(PHASES))),
+        ("batches", np.int64),
+        ("sizes", np.float64, (_HELD, 1)),
+    ]
+)
+_TIMES = Struct(f"={len(PHASES)}d")
+_pack = _TIMES.pack_into
+#: Looks at another process's counts, while it changes them, before they are taken as they are.
+_LOOKS = 100
+
+Counts = NDArray[Any]
 
 
-class Histogram:
-    """Counts of values by their upper bounds; `columns` of them side by side."""
+class Tally:
+    """What is counted of one model, or of what is no model's, by this process and its siblings."""
 
-    def __init__(self, bounds: Sequence[float], columns: int = 1) -> None:
-        self._bounds = np.array(bounds)
-        self._counts = np.zeros((columns, len(bounds) + 1), np.int64)
-        self._sums = np.zeros(columns)
-
-    def fold(self, values: list[float]) -> None:
-        """Count the values, which go by columns in turn, and empty the list."""
-        for column, own in enumerate(np.array(values, np.float64).reshape(-1, len(self._sums)).T):
-            places = np.searchsorted(self._bounds, own, "left")
-            self._counts[column] += np.bincount(places, minlength=len(self._bounds) + 1)
-            self._sums[column] += own.sum()
-        values.clear()
-
-    def buckets(self, column: int) -> tuple[list[tuple[str, float]], float]:
-        """As prometheus_client takes them: cumulative counts by upper bound, and the sum of the values."""
-        bounds = [*map(str, self._bounds.tolist()), "+Inf"]
-        counts = np.cumsum(self._counts[column]).tolist()
-        return list(zip(bounds, counts, strict=True)), float(self._sums[column])
-
-
-class ModelMetrics:
-    """One model's."""
-
-    def __init__(self) -> None:
-        #: Answers by HTTP status.
-        self.statuses: Counter[int] = Counter()
-        #: Seconds of the last load, with its warm-up.
-        self.load_seconds = 0.0
+    def __init__(self, counts: Counts, place: int = 0) -> None:
+        """`counts` has an entry of `COUNTS` for each process; this one writes that at `place`."""
+        self._counts = counts
+        self._own = counts[place]
+        #: Answers by HTTP status. Views, as are the next: an array's own entries cost more to reach.
+        self.statuses: memoryview = self._own["statuses"].data
+        self._requests = counts["requests"][place : place + 1].data
+        self._batches = counts["batches"][place : place + 1].data
+        self._times = self._own["times"].data.cast("B")
+        self._sizes = self._own["sizes"][:, 0].data
+        #: As many as are held, where it is quicker to reach.
+        self._held = 0
         #: How many requests wait, asked at each scrape.
         self.waiting: Callable[[], int] = int
-        self.phases = Histogram(SECONDS, len(PHASES))
-        self.rows = Histogram(ROWS)
-        self._values: list[float] = []
-        self._batches: list[float] = []
+        if self._own["version"] % 2:
+            # Whoever was here before ended in the middle of it.
+            self._own["version"] += 1
+        self._fold()
 
     def answered(self, parse: float, queue: float, compute: float, serialize: float, total: float) -> None:
         """An inference was answered, in seconds."""
-        values = self._values
-        values += (parse, queue, compute, serialize, total)
-        if len(values) >= _FOLDED:
-            self.phases.fold(values)
+        held = self._held
+        _pack(self._times, held * _TIMES.size, parse, queue, compute, serialize, total)
+        self._held = self._requests[0] = held + 1
+        if held == _HELD - 1:
+            self._fold()
 
     def ran(self, rows: int) -> None:
         """A batch was run."""
-        self._batches.append(rows)
-        if len(self._batches) >= _FOLDED:
-            self.rows.fold(self._batches)
+        held = self._batches[0]
+        self._sizes[held] = rows
+        self._batches[0] = held + 1
+        if held + 1 == _HELD:
+            self._fold()
 
-    def fold(self) -> None:
-        """Count what was appended."""
-        self.phases.fold(self._values)
-        self.rows.fold(self._batches)
+    def loaded(self, seconds: float) -> None:
+        """The model was loaded, with its warm-up."""
+        self._own["load_seconds"] = seconds
+
+    def suppress(self, requests: int) -> None:
+        """The access log left so many requests out."""
+        self._own["suppressed"] += requests
+
+    def publish(self) -> None:
+        """Let the others know how many requests wait here."""
+        self._own["waiting"] = self.waiting()
+
+    def total(self) -> Any:
+        """The counts of all processes, added; entries that were held are in the histograms."""
+        self.publish()
+        total = np.zeros(1, COUNTS)[0]
+        for place in range(len(self._counts)):
+            counts = self._seen(place)
+            _fold(counts)
+            for name in ("statuses", "suppressed", "waiting", "phases", "phase_sums", "rows", "row_sums"):
+                total[name] += counts[name]
+            total["load_seconds"] = max(total["load_seconds"], counts["load_seconds"])
+        return total
+
+    def _seen(self, place: int) -> Any:
+        """A copy of a process's counts, made between two of its changes."""
+        for _ in range(_LOOKS):
+            before = int(self._counts["version"][place])
+            seen = self._counts[place].copy()
+            if before % 2 == 0 and before == self._counts["version"][place]:
+                break
+        return seen
+
+    def _fold(self) -> None:
+        self._own["version"] += 1
+        _fold(self._own)
+        self._held = 0
+        self._own["version"] += 1
+
+
+def _fold(counts: Any) -> None:
+    """Put what is held into the histograms."""
+    for held, values, bounds, histogram, sums in (
+        ("requests", "times", SECONDS, "phases", "phase_sums"),
+        ("batches", "sizes", ROWS, "rows", "row_sums"),
+    ):
+        number = int(counts[held])
+        for column, own in enumerate(counts[values][:number].T if number else ()):
+            places = np.searchsorted(bounds, own, "left")
+            counts[histogram][column] += np.bincount(places, minlength=len(bounds) + 1)
+            counts[sums][column] += own.sum()
+        counts[held] = 0
 
 
 class Metrics:
     """The whole server's: a collector, in prometheus_client's terms."""
 
-    def __init__(self) -> None:
-        self.models: dict[str, ModelMetrics] = {}
-        #: Answers that are of no model, by HTTP status.
-        self.statuses: Counter[int] = Counter()
-        #: Requests that the access log left out.
-        self.suppressed = 0
+    def __init__(self, shared: tuple[Counts, Counts] | None = None, place: int = 0) -> None:
+        """`shared` are the counts of what is no model's, and of the one model that several processes serve;
+        those of this process are at `place`.
+        """
+        self._shared = shared[1] if shared else None
+        self._place = place
+        self.models: dict[str, Tally] = {}
+        #: What is of no model.
+        self.server = Tally(shared[0], place) if shared else Tally(np.zeros(1, COUNTS))
 
-    def model(self, name: str) -> ModelMetrics:
+    def model(self, name: str) -> Tally:
         """A model's, kept while the server runs, whether or not the model stays."""
-        return self.models.setdefault(name, ModelMetrics())
+        tally = self.models.get(name)
+        if tally is None:
+            if self._shared is not None and not self.models:
+                tally = Tally(self._shared, self._place)
+            else:
+                tally = Tally(np.zeros(1, COUNTS))
+            self.models[name] = tally
+        return tally
+
+    def publish(self) -> None:
+        """Let other processes know what only this one can see. Called every second."""
+        for tally in self.models.values():
+            tally.publish()
 
     def exposed(self) -> tuple[str, bytes]:
         """Content type and body of `/metrics`."""
@@ -132,17 +214,25 @@ class Metrics:
         load = GaugeMetricFamily(
             "inference_model_load_seconds", "Time of the last load, with warm-up", labels=("model",)
         )
-        for name, model in self.models.items():
-            model.fold()
-            for status, count in sorted(model.statuses.items()):
-                requests.add_metric((name, str(status)), count)
+        suppressed = 0
+        for name, tally in (*self.models.items(), ("", self.server)):
+            counts = tally.total()
+            suppressed += int(counts["suppressed"])
+            for status in np.flatnonzero(counts["statuses"]).tolist():
+                requests.add_metric((name, str(status)), int(counts["statuses"][status]))
+            if tally is self.server:
+                continue
             for column, phase in enumerate(PHASES):
-                phases.add_metric((name, phase), *model.phases.buckets(column))
-            rows.add_metric((name,), *model.rows.buckets(0))
-            waiting.add_metric((name,), model.waiting())
-            load.add_metric((name,), model.load_seconds)
-        for status, count in sorted(self.statuses.items()):
-            requests.add_metric(("", str(status)), count)
-        suppressed = CounterMetricFamily("inference_log_suppressed", "Requests left out of the access log")
-        suppressed.add_metric((), self.suppressed)
-        yield from (requests, phases, rows, waiting, load, suppressed)
+                buckets = _buckets(SECONDS, counts["phases"][column])
+                phases.add_metric((name, phase), buckets, float(counts["phase_sums"][column]))
+            rows.add_metric((name,), _buckets(ROWS, counts["rows"][0]), float(counts["row_sums"][0]))
+            waiting.add_metric((name,), int(counts["waiting"]))
+            load.add_metric((name,), float(counts["load_seconds"]))
+        left_out = CounterMetricFamily("inference_log_suppressed", "Requests left out of the access log")
+        left_out.add_metric((), suppressed)
+        yield from (requests, phases, rows, waiting, load, left_out)
+
+
+def _buckets(bounds: Sequence[float], counts: NDArray[Any]) -> list[tuple[str, float]]:
+    """As prometheus_client takes them: cumulative counts by upper bound."""
+    return list(zip([*map(str, bounds), "+Inf"], np.cumsum(counts).tolist(), strict=True))

@@ -11,9 +11,11 @@ What a client can make this process hold is bounded: by `Limits.body_bytes` a re
 import asyncio
 import contextlib
 import email.utils
+import itertools
 import logging
 import socket
 from collections import deque
+from collections.abc import Callable, MutableSequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from time import perf_counter
@@ -134,49 +136,83 @@ class Exchange:
 class Front:
     """Accepts connections on a socket and gives their requests to an application, until it is drained."""
 
-    def __init__(self, application: Application, limits: Limits) -> None:
+    def __init__(
+        self, application: Application, limits: Limits, ended: MutableSequence[int] | memoryview | None = None
+    ) -> None:
+        """`ended[0]` is kept as the number of connections that have ended."""
         self.application = application
         self.limits = limits
         self.connections: set[Connection] = set()
+        self.ended = [0] if ended is None else ended
+        #: Gives a client to another process, or says that it did not.
+        self.share: Callable[[socket.socket], bool] = lambda client: False
         #: Bytes of bodies that are received and not answered.
         self.pending_bytes = 0
         #: Clients are told to leave.
         self.draining = False
         #: Of an answer by its status: the status line and the date.
         self.starts: dict[int, bytes] = {}
+        self._loop: asyncio.AbstractEventLoop
         self._listener: socket.socket | None = None
         self._connecting: set[asyncio.Task[Any]] = set()
         self._ticking: asyncio.TimerHandle | None = None
 
-    async def start(self, listener: socket.socket) -> None:
-        """Accept from now on."""
-        loop = asyncio.get_running_loop()
+    async def start(self, listener: socket.socket | None = None) -> None:
+        """Accept from now on, or serve only whom `adopt` is given."""
+        loop = self._loop = asyncio.get_running_loop()
         self._tick(loop)
-        listener.setblocking(False)
-        self._listener = listener
-        loop.add_reader(listener, self._accept, listener, loop)
+        if listener is not None:
+            listener.setblocking(False)
+            self._listener = listener
+            loop.add_reader(listener, self._accept, listener)
 
-    def _accept(self, listener: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         """Take every client that waits: the loop's own server takes one each time that it looks."""
         with contextlib.suppress(OSError):
             for _ in range(_ACCEPTED):
                 client, _ = listener.accept()
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                connecting = loop.create_task(loop.connect_accepted_socket(lambda: Connection(self), client))
-                self._connecting.add(connecting)
-                connecting.add_done_callback(self._connecting.discard)
+                if self.share(client):
+                    client.close()
+                else:
+                    self.adopt(client)
+
+    def adopt(self, client: socket.socket) -> None:
+        """Serve a client that has been accepted."""
+        connecting = self._loop.create_task(
+            self._loop.connect_accepted_socket(lambda: Connection(self), client)
+        )
+        self._connecting.add(connecting)
+        connecting.add_done_callback(self._connecting.discard)
+
+    def later(self, call: Callable[[], None]) -> None:
+        """Call when the loop has sent what was written until now."""
+        self._loop.call_soon(call)
+
+    @property
+    def clients(self) -> int:
+        """How many there are, with those that are about to be."""
+        return len(self.connections) + len(self._connecting)
+
+    def yield_clients(self, number: int) -> None:
+        """Give so many clients to `share`, each when it is next between two requests."""
+        for connection in itertools.islice(self.connections, number):
+            connection.yielding = True
 
     async def drain(self, seconds: float) -> None:
         """Accept nothing more, answer what has begun within `seconds`, and close every connection."""
         self.draining = True
         if self._listener:
-            asyncio.get_running_loop().remove_reader(self._listener)
+            self._loop.remove_reader(self._listener)
             self._listener.close()
             self._listener = None
-        for connection in list(self.connections):
-            connection.leave()
+        told: set[Connection] = set()
         end = perf_counter() + seconds
-        while self.connections and perf_counter() < end:
+        while (self.connections or self._connecting) and perf_counter() < end:
+            # Some may be accepted and not connected yet.
+            for connection in self.connections - told:
+                connection.leave()
+            told |= self.connections
             await asyncio.sleep(0.02)
         if self._ticking:
             self._ticking.cancel()
@@ -205,13 +241,15 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_begun", "_blocked", "_closing", "_expected", "_extra", "_head", "_head_done", "_keep_alive",
         "_last", "_like", "_parser", "_parts", "_pipeline", "_raw", "_reading", "_since", "_size",
-        "_transport", "_url", "_whole", "front", "gone",
+        "_transport", "_url", "_whole", "front", "gone", "yielding",
     )  # fmt: skip
 
     def __init__(self, front: Front) -> None:
         self.front = front
         #: The client has left. May be read by any thread.
         self.gone = False
+        #: It is to be served by another process.
+        self.yielding = False
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpRequestParser = httptools.HttpRequestParser(self)
         #: Requests that are read and not answered, in order.
@@ -261,6 +299,7 @@ class Connection(asyncio.Protocol):
         # The parser refers to this object, and this object to the parser.
         del self._parser
         self.front.connections.discard(self)
+        self.front.ended[0] += 1
         self.front.pending_bytes -= self._size + sum(len(exchange.body) for exchange in self._pipeline)
         self._size = 0
         self._parts.clear()
@@ -391,6 +430,8 @@ class Connection(asyncio.Protocol):
             self._continue()
         if not self._reading:
             self._regulate()
+        elif self.yielding and not pipeline:
+            self._yield()
 
     def leave(self) -> None:
         """Close as soon as what has begun is answered."""
@@ -495,6 +536,26 @@ class Connection(asyncio.Protocol):
         except (OSError, RuntimeError):
             # uvloop refuses to write to what is closed and not yet known to be lost.
             self.gone = True
+
+    def _yield(self) -> None:
+        """Let another process have the client, if it is known that nothing of its next request has come."""
+        self.yielding = False
+        if self._whole < 0 or self._url or self._closing or self._transport is None:
+            return
+        # What comes from now on stays in the socket. The answer is on its way when the loop comes back.
+        self._transport.pause_reading()
+        self.front.later(self._yielded)
+
+    def _yielded(self) -> None:
+        if self._transport is None:
+            return
+        if not self._transport.is_closing() and not self._transport.get_write_buffer_size():
+            client = self._transport.get_extra_info("socket")
+            if self.front.share(client):
+                self._transport.abort()
+                return
+        if self._reading:
+            self._transport.resume_reading()
 
     def _continue(self) -> None:
         """Ask for the body, once everything before it is answered."""

@@ -9,12 +9,13 @@ import asyncio
 import gc
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from inference_containers.onnx.settings import Settings
-from inference_runtime.batching import Batcher
+from inference_runtime.batching import Batcher, Plan
 from inference_runtime.codecs import Codec
 from inference_runtime.errors import Problem, shown
 from inference_runtime.manifest import FILE_NAME, Artifact, ArtifactError, parse, verify
@@ -38,6 +39,7 @@ class Hosted:
         self.batcher: Batcher | None = None
         self.codec: Codec
         self.loading = True
+        self.on_cpu = False
         self.size = 0
         self._find = find
         self._host = host
@@ -88,14 +90,19 @@ class Hosted:
     def _load(self) -> "Model":
         # Imported here: ONNX Runtime takes longest, and the server answers meanwhile.
         from inference_runtime import warmup
-        from inference_runtime.model import Engine
+        from inference_runtime.model import Engine, Model
 
         settings, started = self._host.settings, perf_counter()
         artifact = self._find()
         self.size = sum(entry.size for entry in artifact.manifest.files.values())
         engine = Engine(settings.device, settings.threads, spinning=True, cache=settings.engine_cache)
-        models, plan = warmup.load(artifact, engine, settings.max_batch)
+        if (plan := self._host.plan) is None:
+            models, plan = warmup.load(artifact, engine, settings.max_batch)
+        else:
+            # Found out by another process, whose rows are short: one thread, unless more are asked for.
+            models = [Model(artifact, replace(engine, threads=engine.threads or 1))]
         self.codec = models[0].codec
+        self.on_cpu = models[0].on_cpu
         self.batcher = Batcher(
             self._host.loop,
             [model.infer_joined for model in models],
@@ -105,7 +112,7 @@ class Hosted:
             self.metrics.ran,
         )
         self.metrics.waiting = self.batcher.waiting
-        self.metrics.load_seconds = perf_counter() - started
+        self.metrics.loaded(perf_counter() - started)
         return models[0]
 
 
@@ -119,9 +126,14 @@ class Host:
         metrics: Metrics,
         models: Mapping[str, Find],
         repository: Path | None = None,
+        plan: Plan | None = None,
     ) -> None:
-        """`models` are loaded at once; those of `repository` by its routes too."""
+        """`models` are loaded at once; those of `repository` by its routes too.
+
+        With a `plan`, how to run them is not measured.
+        """
         self.loop = loop
+        self.plan = plan
         self.settings = settings
         self.metrics = metrics
         self.repository = repository
@@ -193,6 +205,13 @@ class Host:
         del self.models[name]
         self._awaited.discard(name)
         hosted.close()
+
+    def settle(self, settings: Settings) -> None:
+        """Keep to other settings from now on."""
+        self.settings = settings
+        for hosted in self.models.values():
+            if hosted.batcher:
+                hosted.batcher.settle(settings.limits)
 
     def expire(self, now: float) -> None:
         """Answer every request that is late."""

@@ -23,7 +23,7 @@ import re
 import resource
 import signal
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from socket import socket
@@ -32,25 +32,30 @@ from time import perf_counter
 import orjson
 import uvloop
 
-from inference_containers.onnx import front, hosting
+from inference_containers.onnx import front, hosting, memory, processes
+from inference_containers.onnx.board import Board
 from inference_containers.onnx.front import Exchange, Front
 from inference_containers.onnx.hosting import Find, Host, Hosted
+from inference_containers.onnx.processes import Membership, Siblings
 from inference_containers.onnx.settings import Settings
 from inference_runtime import codecs, logs
 from inference_runtime.batching import Arrays, Batch, Job
-from inference_runtime.codecs import CONTENT_ENCODING, HEADER_LENGTH, Call
+from inference_runtime.codecs import CONTENT_ENCODING, HEADER_LENGTH, Call, Codec
 from inference_runtime.errors import Problem, shown
 from inference_runtime.manifest import FILE_NAME, verify
-from inference_runtime.metrics import Metrics
 from inference_runtime.protocol import InferRequest
 from inference_runtime.service import MAX_BINARY_ANSWER_BYTES, SERVER, Answer, check_answer
 
 #: SageMaker kills 30 s after SIGTERM.
 DRAIN_SECONDS = 25
-#: At most, where the process may have so many open files.
+#: For those that have been told to end.
+_GRACE_SECONDS = 1
+#: At most, of all processes together, where each may have so many open files.
 _CONNECTIONS = 4096
 #: Bodies up to this size, unless compressed, are parsed on the loop: to hand them over would take longer.
 _PARSED_BYTES = 64 * 1024
+#: Answers with more bytes of values are written in a thread.
+_WRITTEN_BYTES = 64 * 1024
 #: What SageMaker and API Gateway put into these headers, and nothing that could forge a log line.
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
@@ -178,15 +183,15 @@ class _Line(Job):
 class App:
     """Routes requests: inference to the model's batcher, everything else to its service."""
 
-    def __init__(self, host: Host, default: str | None) -> None:
+    def __init__(self, host: Host, default: str | None, board: Board) -> None:
         """`default` names the model behind /invocations."""
         self._host = host
         self._default = default
-        self.metrics = host.metrics
-        self._settings = host.settings
+        self._board = board
+        self.metrics = host.metrics.server
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="parse")
         #: Lines that the access log still has in this second, for answers and for errors, and those left out.
-        self._lines = self._error_lines = self._settings.log_lines
+        self._lines = self._error_lines = host.settings.log_lines
         self._suppressed = 0
 
     # What the front calls.
@@ -213,9 +218,17 @@ class App:
         self._host.expire(now)
         if self._suppressed:
             logger.info("requests not logged", extra={"count": self._suppressed})
-            self.metrics.suppressed += self._suppressed
+            self.metrics.suppress(self._suppressed)
             self._suppressed = 0
-        self._lines = self._error_lines = self._settings.log_lines
+        self._lines = self._error_lines = self._host.settings.log_lines
+        self._host.metrics.publish()
+        self.tell()
+
+    def tell(self) -> None:
+        """Let the other processes know how this one is, once it serves."""
+        awaited = self._host.awaited()
+        if not any(hosted.loading for hosted in awaited):
+            self._board.tell(all(hosted.ready for hosted in awaited))
 
     # An inference, step by step.
 
@@ -230,7 +243,7 @@ class App:
             name = match[1] if match else self._default if path == "/invocations" else None
             if name is None or name not in self._host.models:
                 return None
-            head.memo = _Memo(name, head.headers, self._settings.deadline_seconds)
+            head.memo = _Memo(name, head.headers, self._host.settings.deadline_seconds)
         return self._host.models.get(head.memo.model)
 
     def _infer(self, exchange: Exchange, hosted: Hosted) -> None:
@@ -251,7 +264,7 @@ class App:
         if request is not None and not request.binary:
             job = _Inference(self, exchange, hosted, request, None)
         else:
-            call = codec.read(exchange.head.headers, exchange.body, self._settings.body_bytes)
+            call = codec.read(exchange.head.headers, exchange.body, self._host.settings.body_bytes)
             job = _Inference(self, exchange, hosted, call.requests[0], call)
         job.parsed = perf_counter() - started
         return job
@@ -285,45 +298,59 @@ class App:
     def answer(self, job: _Inference, batch: Batch, start: int, end: int) -> None:
         """Write an inference's answer."""
         began = perf_counter()
-        codec, request = job.hosted.codec, job.request
         try:
-            if job.call is not None:
-                encoded = codec.write(job.call, [_rows(batch, job.outputs, start, end)])
-                self._answered(job, batch, began, encoded.headers, encoded.body, encoded.is_text)
-                return
-            body = b""
-            if job.rows == 1 and request.id is None:
+            if job.call is None and job.rows == 1 and job.request.id is None:
                 if batch.memo is None:
-                    batch.memo = codec.rows(batch.outputs) or ()
+                    batch.memo = _together(job.hosted.codec, batch)
                 if len(batch.memo) > start and (end or len(batch.memo) == 1):
-                    body = batch.memo[start]
-            if not body:
-                body = codec.write_document(request, _rows(batch, job.outputs, start, end))
-            self._answered(job, batch, began, _DOCUMENT, body, True)
+                    self._answered(job, batch, began, _DOCUMENT, batch.memo[start], True)
+                    return
         except Problem as problem:
             job.fail(problem)
         except Exception:
             self._fail(job.exchange)
+        else:
+            self._write(job, [_rows(batch, job.outputs, start, end)], batch, began)
 
     def answer_lines(self, job: _Inference, answers: list[Arrays], batch: Batch) -> None:
         """Write the answer to all lines; `batch` was the last."""
-        began = perf_counter()
-        assert job.call is not None
+        job.queued = job.exchange.started
+        self._write(job, answers, batch, perf_counter())
+
+    def _write(self, job: _Inference, answers: list[Arrays], batch: Batch, began: float) -> None:
+        """Write an answer: a long one in a thread, as it is also compressed where the client takes that."""
+        if sum(map(_size, answers)) > _WRITTEN_BYTES:
+            later = self._host.loop.call_soon_threadsafe
+            self._threads.submit(self._written, later, job, answers, batch, began)
+        else:
+            self._written(_now, job, answers, batch, began)
+
+    def _written(
+        self, call: Callable[..., object], job: _Inference, answers: list[Arrays], batch: Batch, began: float
+    ) -> None:
         try:
-            encoded = job.hosted.codec.write(job.call, answers)
-            job.queued = job.exchange.started
-            self._answered(job, batch, began, encoded.headers, encoded.body, encoded.is_text)
+            if job.call is None:
+                body = job.hosted.codec.write_document(job.request, answers[0])
+                call(self._answered, job, batch, began, _DOCUMENT, body, True)
+            else:
+                encoded = job.hosted.codec.write(job.call, answers)
+                call(self._answered, job, batch, began, encoded.headers, encoded.body, encoded.is_text)
         except Problem as problem:
-            job.fail(problem)
+            call(job.fail, problem)
         except Exception:
-            self._fail(job.exchange)
+            logger.exception("answer not written")
+            call(self.refuse, job.exchange, _internal())
 
     def _answered(
         self, job: _Inference, batch: Batch, began: float, headers: Mapping[str, str], body: bytes, text: bool
     ) -> None:
         size = len(body)
         if size > MAX_BINARY_ANSWER_BYTES:
-            check_answer(size, text)
+            try:
+                check_answer(size, text)
+            except Problem as problem:
+                job.fail(problem)
+                return
         exchange, metrics = job.exchange, job.hosted.metrics
         ended = perf_counter()
         ran = batch.started
@@ -359,7 +386,7 @@ class App:
         if hosted:
             answer = hosted.service.handle(method, path, exchange.head.headers, b"", request_id)
             if path.endswith("/ready") and answer.status == 200:
-                _require_ready(hosted)
+                self._require_ready(hosted)
             self._send(exchange, answer)
             return
         repository = _REPOSITORY.fullmatch(path)
@@ -371,7 +398,7 @@ class App:
             ("/v2", self._metadata),
             ("/v2/health/live", self._live),
             ("/v2/health/ready", self._ready),
-            ("/metrics", self.metrics.exposed),
+            ("/metrics", self._host.metrics.exposed),
         ):
             if path == known:
                 _require(method, "GET")
@@ -392,8 +419,14 @@ class App:
 
     def _ready(self) -> tuple[str, bytes]:
         for hosted in self._host.awaited():
-            _require_ready(hosted)
+            self._require_ready(hosted)
         return _JSON, orjson.dumps({"ready": True})
+
+    def _require_ready(self, hosted: Hosted) -> None:
+        """Raise model-unavailable unless it answers, in every process."""
+        hosted.service.loaded()
+        if not hosted.ready or not self._board.well(self._host.settings.limits.wedged_seconds):
+            raise Problem("model-unavailable", f"The model {hosted.service.name!r} does not answer")
 
     def _manage(self, exchange: Exchange, name: str | None, operation: str | None) -> None:
         """The repository's routes. A load is answered when it has ended."""
@@ -467,6 +500,15 @@ class App:
 
 def main(listener: socket) -> int:
     """Serve what the environment says on `listener` until SIGTERM; the exit status."""
+    return _main(listener, None)
+
+
+def sibling(descriptor: int) -> int:
+    """Serve what the process at the other end of a socket pair does, until that ends; the exit status."""
+    return _main(None, Membership(descriptor))
+
+
+def _main(listener: socket | None, member: Membership | None) -> int:
     logs.configure()
     folder = Path(os.environ.get("MODEL_DIR", "/opt/ml/model"))
     name = os.environ.get("MODEL_NAME")
@@ -477,35 +519,22 @@ def main(listener: socket) -> int:
         return 2
     repository = None if (folder / FILE_NAME).exists() or not hosting.folders(folder) else folder
     if repository:
-        serve(listener, hosting.found(repository), settings, name, repository)
-        return 0
-    sha256 = os.environ.get("MODEL_SHA256")
-    missing = [key for key in ("MODEL_NAME", "MODEL_SHA256") if not os.environ.get(key)]
-    if missing:
-        logging.error("the environment lacks %s", ", ".join(missing))
-        return 2
-    assert name
-    serve(listener, {name: lambda: verify(folder, sha256)}, settings, name)
+        models = hosting.found(repository)
+    else:
+        sha256 = os.environ.get("MODEL_SHA256")
+        missing = [key for key in ("MODEL_NAME", "MODEL_SHA256") if not os.environ.get(key)]
+        if missing:
+            logging.error("the environment lacks %s", ", ".join(missing))
+            return 2
+        assert name
+        models = {name: lambda: verify(folder, sha256)}
+    if name is None and len(models) == 1:
+        [name] = models
+    if member:
+        return uvloop.run(_join(member, models, settings, name))
+    assert listener
+    uvloop.run(_serve(listener, models, settings, name, repository))
     return 0
-
-
-def serve(
-    listener: socket,
-    models: Mapping[str, Find],
-    settings: Settings,
-    default: str | None = None,
-    repository: Path | None = None,
-) -> None:
-    """Serve until SIGTERM or SIGINT, then answer what has begun.
-
-    Args:
-        models: by name, how the artifact is found of each that is loaded at once.
-        default: the one behind /invocations; where there is one only, it is that.
-        repository: where further models are loaded from, by the protocol's repository routes.
-    """
-    if default is None and len(models) == 1:
-        [default] = models
-    uvloop.run(_serve(listener, models, settings, default, repository))
 
 
 async def _serve(
@@ -515,31 +544,87 @@ async def _serve(
     default: str | None,
     repository: Path | None,
 ) -> None:
+    """Serve until SIGTERM or SIGINT, then answer what has begun.
+
+    Args:
+        models: by name, how the artifact is found of each that is loaded at once.
+        default: the one behind /invocations.
+        repository: where further models are loaded from, by the protocol's repository routes.
+    """
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    host = Host(loop, settings, Metrics(), models, repository)
-    # Each connection is an open file, and so are the models'.
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    connections = max(1, min(_CONNECTIONS, files - 128))
-    limits = front.Limits(settings.body_bytes, settings.pending_bytes, connections)
-    listening = Front(App(host, default), limits)
+    board = Board(1 if repository else processes.most(settings))
+    host = Host(loop, settings, board.metrics(), models, repository)
+    app = App(host, default, board)
+    listening = Front(app, _limits(settings, 1), board.ended)
+    siblings = Siblings(loop, listening, board)
+
+    def grow(hosted: Hosted) -> None:
+        if hosted.batcher and hosted.on_cpu and processes.pay(hosted.batcher.plan):
+            host.settle(settings.shared(board.processes))
+            listening.limits = _limits(settings, board.processes)
+            siblings.start(hosted.batcher.plan)
+            memory.trim()
+
     await listening.start(listener)
     host.start()
+    if board.processes > 1:
+        [hosted] = host.awaited()
+        hosted.when_loaded(lambda: grow(hosted))
     await stopped.wait()
+    siblings.close()
+    end = perf_counter() + DRAIN_SECONDS
     await listening.drain(DRAIN_SECONDS)
+    await siblings.ended(max(_GRACE_SECONDS, end - perf_counter()))
+
+
+async def _join(
+    member: Membership, models: Mapping[str, Find], settings: Settings, default: str | None
+) -> int:
+    """Serve the clients that are given, until the first process ends."""
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    # Whoever stops the whole group stops the first process too, and that says so.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    member.watch(lambda: loop.call_soon_threadsafe(stopped.set), DRAIN_SECONDS + _GRACE_SECONDS)
+    board = member.board
+    host = Host(loop, settings.shared(board.processes), board.metrics(), models, None, member.plan)
+    app = App(host, default, board)
+    given = Front(app, _limits(settings, board.processes), board.ended)
+    [hosted] = host.awaited()
+
+    def ready() -> None:
+        if hosted.batcher:
+            memory.trim()
+            app.tell()
+            member.join(loop, given)
+        else:
+            stopped.set()
+
+    await given.start()
+    host.start()
+    hosted.when_loaded(ready)
+    await stopped.wait()
+    member.take(given)
+    await given.drain(DRAIN_SECONDS)
+    return 0 if hosted.batcher else 1
+
+
+def _limits(settings: Settings, processes: int) -> front.Limits:
+    """A front's, of so many processes."""
+    settings = settings.shared(processes)
+    # Each connection is an open file, and so are the models'.
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    connections = max(1, min(_CONNECTIONS // processes, files - 128))
+    return front.Limits(settings.body_bytes, settings.pending_bytes, connections)
 
 
 def _require(method: str, allowed: str) -> None:
     if method != allowed:
         raise Problem("method-not-allowed", f"Use {allowed}", {"allow": allowed})
-
-
-def _require_ready(hosted: Hosted) -> None:
-    hosted.service.loaded()
-    if not hosted.ready:
-        raise Problem("model-unavailable", f"The model {hosted.service.name!r} does not answer")
 
 
 def _asks_for_ready(body: bytes) -> bool:
@@ -587,6 +672,25 @@ def _rows(batch: Batch, names: tuple[str, ...], start: int, end: int) -> Arrays:
     if not end:
         return outputs
     return {name: outputs[name][start:end] for name in names}
+
+
+def _together(codec: Codec, batch: Batch) -> Sequence[bytes]:
+    """The answers to all requests of a batch, if they are such that this is simple, and are short."""
+    shape = next(iter(batch.outputs.values())).shape
+    rows = shape[0] if shape else 1
+    return () if _size(batch.outputs) > rows * _WRITTEN_BYTES else codec.rows(batch.outputs) or ()
+
+
+def _size(arrays: Arrays) -> int:
+    """How many bytes the values have, roughly as many as they will have as text."""
+    size = 0
+    for array in arrays.values():
+        size += array.nbytes if array.dtype != object else sum(map(len, array.ravel()))
+    return size
+
+
+def _now(call: Callable[..., object], *arguments: object) -> None:
+    call(*arguments)
 
 
 def _internal() -> Problem:

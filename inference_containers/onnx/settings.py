@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from inference_runtime.batching import Limits
@@ -33,6 +33,17 @@ class Settings:
     memory_bytes: int = 0
     #: Of the access log, a second; as many again for errors.
     log_lines: int = 100
+    #: Of the server, at most, where the warm-up says that several pay; 0 is one for each core, up to 8.
+    processes: int = 0
+
+    def shared(self, processes: int) -> "Settings":
+        """One process's part, so that all together keep what is set for the whole."""
+        return replace(
+            self,
+            pending_bytes=self.pending_bytes // processes,
+            limits=replace(self.limits, queue=max(1, self.limits.queue // processes)),
+            log_lines=self.log_lines and max(1, self.log_lines // processes),
+        )
 
     @classmethod
     def of(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
@@ -57,6 +68,7 @@ class Settings:
             engine_cache=Path(environment["ENGINE_CACHE"]) if environment.get("ENGINE_CACHE") else None,
             memory_bytes=_number(environment, "MODEL_MEMORY_BYTES", default.memory_bytes, least=0),
             log_lines=_number(environment, "LOG_LINES_PER_SECOND", default.log_lines, least=0),
+            processes=_number(environment, "PROCESSES", default.processes, least=0),
         )
 
 

@@ -64,9 +64,18 @@ class Server:
             assert time.monotonic() < self.started + 30, self.log.read_text()
             time.sleep(0.02)
 
+    def wait_until_joined(self, times: int = 1) -> None:
+        """Until so many siblings have, ever."""
+        self.wait_until_ready()
+        end = time.monotonic() + 30
+        while len(self.records("process joined")) < times:
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.02)
+
     def records(self, message: str) -> list[dict[str, Any]]:
         """The log's records with this message; every line of the log is one JSON object."""
-        entries = [json.loads(line) for line in self.log.read_text().splitlines()]
+        whole, _, _ = self.log.read_text().rpartition("\n")
+        entries = [json.loads(line) for line in whole.splitlines()]
         return [entry for entry in entries if entry["message"] == message]
 
     def stop(self) -> int:
@@ -91,6 +100,7 @@ def serving(artifact: Path, sha256: str, log: Path, **environment: str) -> Itera
                 "MODEL_DIR": str(artifact),
                 "SAGEMAKER_BIND_TO_PORT": str(port),
                 "PYTHONPATH": str(ROOT),
+                "PROCESSES": "1",
             }
             | environment,
             stdout=output,

@@ -30,14 +30,13 @@ def preprocess(inputs, state):
 """
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture(scope="module", params=[1, 2], ids=["one process", "two processes"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
     artifact = tiny.doubler(folder / "model")
-    with serving(
-        artifact.folder, artifact.manifest.sha256, folder / "log", MAX_BODY_BYTES="100000"
-    ) as running:
-        running.wait_until_ready()
+    settings = {"MAX_BODY_BYTES": "100000", "PROCESSES": str(request.param)}
+    with serving(artifact.folder, artifact.manifest.sha256, folder / "log", **settings) as running:
+        running.wait_until_joined(request.param - 1)
         yield running
 
 
