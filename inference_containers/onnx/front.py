@@ -11,7 +11,6 @@ What a client can make this process hold is bounded: by `Limits.body_bytes` a re
 import asyncio
 import contextlib
 import email.utils
-import itertools
 import logging
 import socket
 from collections import deque
@@ -195,9 +194,10 @@ class Front:
         return len(self.connections) + len(self._connecting)
 
     def yield_clients(self, number: int) -> None:
-        """Give so many clients to `share`, each when it is next between two requests."""
-        for connection in itertools.islice(self.connections, number):
-            connection.yielding = True
+        """Give so many clients to `share`, each as soon as it is between two requests."""
+        able = [connection for connection in self.connections if connection.repeats]
+        for index, connection in enumerate(able):
+            connection.offer(index < number)
 
     async def drain(self, seconds: float) -> None:
         """Accept nothing more, answer what has begun within `seconds`, and close every connection."""
@@ -537,10 +537,20 @@ class Connection(asyncio.Protocol):
             # uvloop refuses to write to what is closed and not yet known to be lost.
             self.gone = True
 
+    @property
+    def repeats(self) -> bool:
+        """Whether the last that came was one whole request and nothing else."""
+        return self._whole >= 0 and not self._closing
+
+    def offer(self, yielding: bool) -> None:
+        """Let another process have the client, now or after the answers that it waits for; or no more."""
+        self.yielding = yielding
+        if yielding and not self._pipeline:
+            self._yield()
+
     def _yield(self) -> None:
-        """Let another process have the client, if it is known that nothing of its next request has come."""
         self.yielding = False
-        if self._whole < 0 or self._url or self._closing or self._transport is None:
+        if not self.repeats or self._url or self._transport is None or not self._reading:
             return
         # What comes from now on stays in the socket. The answer is on its way when the loop comes back.
         self._transport.pause_reading()

@@ -149,10 +149,17 @@ class _Sibling:
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             command = [sys.executable, *sys.orig_argv[1:], OPTION, str(theirs.fileno())]
-            self.process = subprocess.Popen(command, pass_fds=(theirs.fileno(),))
+            try:
+                self.process = subprocess.Popen(command, pass_fds=(theirs.fileno(),))
+            except OSError as error:
+                control.close()
+                self._again(loop, str(error))
+                return
         # The same program is at both ends, and nobody else.
         start = pickle.dumps((self._place, board.processes, self._siblings.plan))
-        socket.send_fds(control, [start], [board.descriptor])
+        # If it has ended already, that is heard next.
+        with contextlib.suppress(OSError):
+            socket.send_fds(control, [start], [board.descriptor])
         control.setblocking(False)
         self._control = control
         loop.add_reader(control, self._hear, control, loop)
@@ -196,11 +203,15 @@ class _Sibling:
         self.process.kill()
         status = self.process.wait()
         self._siblings.board.clear(self._place)
+        self._again(loop, status)
+
+    def _again(self, loop: AbstractEventLoop, reason: int | str) -> None:
+        """Start it again, after a pause."""
         if perf_counter() - self._started > _LONGEST_PAUSE:
             self._pause = _FIRST_PAUSE
         logger.error(
             "process ended",
-            extra={"place": self._place, "status": status, "started_again_in_seconds": self._pause},
+            extra={"place": self._place, "status": reason, "started_again_in_seconds": self._pause},
         )
         loop.call_later(self._pause, self.start, loop)
         self._pause = min(_LONGEST_PAUSE, 2 * self._pause)
@@ -211,13 +222,16 @@ class Membership:
 
     def __init__(self, descriptor: int) -> None:
         self._control = socket.socket(fileno=descriptor)
+        self._loop: AbstractEventLoop
         message, [memory], _, _ = socket.recv_fds(self._control, _MESSAGE_BYTES, 1)
-        place, processes, self.plan = pickle.loads(message)
+        # From the process that started this one, over what nobody else has.
+        place, processes, self.plan = pickle.loads(message)  # noqa: S301
         self.board = Board(processes, place, memory)
 
     def join(self, loop: AbstractEventLoop, front: Front) -> None:
         """Say that clients are welcome, and take those that are given."""
         self._control.setblocking(False)
+        self._loop = loop
         loop.add_reader(self._control, self.take, front)
         with contextlib.suppress(OSError):
             self._control.send(_READY)
@@ -230,10 +244,13 @@ class Membership:
                     self._control, _MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC
                 )
                 if not message:
-                    front._loop.remove_reader(self._control)
+                    self._loop.remove_reader(self._control)
                     return
-                for descriptor in descriptors:
-                    front.adopt(socket.socket(fileno=descriptor))
+                if descriptors:
+                    front.adopt(socket.socket(fileno=descriptors[0]))
+                else:
+                    # There are too many open files.
+                    front.ended[0] += 1
 
     def watch(self, alone: Callable[[], object], seconds: float) -> None:
         """Call `alone`, from a thread, when the first process is gone, and end this one `seconds` later."""

@@ -608,7 +608,8 @@ async def _join(
     host.start()
     hosted.when_loaded(ready)
     await stopped.wait()
-    member.take(given)
+    if not hosted.loading:
+        member.take(given)
     await given.drain(DRAIN_SECONDS)
     return 0 if hosted.batcher else 1
 

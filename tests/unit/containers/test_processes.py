@@ -27,7 +27,7 @@ from inference_containers.onnx.front import Front, Limits
 from inference_containers.onnx.processes import Siblings
 from inference_containers.onnx.settings import Settings
 from inference_runtime.batching import Plan
-from tests.unit.containers.process import Server, serving
+from tests.unit.containers.process import ROOT, Server, serving
 from tests.unit.containers.test_front import Echo
 from tests.unit.runtime import tiny
 
@@ -275,6 +275,26 @@ def test_all_together_keep_what_is_set_for_the_whole() -> None:
     # Each has room for a whole request.
     assert processes.most(Settings(body_bytes=1000, pending_bytes=3999, processes=8)) == 3
     assert processes.most(Settings(body_bytes=1000, pending_bytes=500, processes=8)) == 1
+
+
+def test_what_only_loading_needed_is_given_back() -> None:
+    script = """
+import onnxruntime
+from pathlib import Path
+from inference_containers.onnx import memory
+def resident():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("RssFile")).split()[1])
+before = resident()
+memory.trim()
+after = resident()
+print(before, after, onnxruntime.SessionOptions().graph_optimization_level)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    before, after = map(int, done.stdout.split()[:2])
+    assert after < before * 0.7
 
 
 def test_each_process_knows_whether_the_others_are_well(monkeypatch: pytest.MonkeyPatch) -> None:
