@@ -56,7 +56,7 @@ def most(settings: Settings) -> int:
 
 def pay(plan: Plan) -> bool:
     """Whether several processes answer more requests than one: the engine leaves its core to the rest."""
-    return plan.inline and plan.seconds[0][1] <= _ROW_SECONDS
+    return plan.inline > 0 and plan.seconds[0][1] <= _ROW_SECONDS
 
 
 class Siblings:

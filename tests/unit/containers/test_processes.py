@@ -248,9 +248,9 @@ def test_what_takes_long_or_is_python_stays_in_one_process(tmp_path: Path) -> No
         server.wait_until_ready()
         server.request("POST", "/invocations", tiny.body())
         assert siblings(server) == []
-    assert processes.pay(Plan(64, True, ((1, 0.00002), (64, 0.0001))))
-    assert not processes.pay(Plan(64, True, ((1, 0.001), (64, 0.004))))
-    assert not processes.pay(Plan(1, False, ((1, 0.00002),)))
+    assert processes.pay(Plan(64, 64, ((1, 0.00002), (64, 0.0001))))
+    assert not processes.pay(Plan(64, 64, ((1, 0.001), (64, 0.004))))
+    assert not processes.pay(Plan(1, 0, ((1, 0.00002),)))
 
 
 def test_long_answers_are_whole_in_every_process(server: Server) -> None:
