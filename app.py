@@ -31,6 +31,7 @@ from stacks.identity import IdentityStack
 from stacks.keys import KeysStack
 from stacks.network import NetworkStack
 from stacks.observability import ObservabilityStack
+from stacks.releases import ReleasesStack
 from stacks.retirement import RetirementStack
 from stacks.storage import StorageStack
 
@@ -75,6 +76,10 @@ def build(app: cdk.App, environment: Environment, models: Sequence[ModelSpec]) -
     # Its alarm names those of the models, the API's among them: removing one changes it first.
     health = HealthStack(app, environment, models)
     health.add_stack_dependency(api)
+
+    # Releases ask models through the API.
+    releases = ReleasesStack(app, environment, models)
+    releases.add_stack_dependency(api)
 
     if environment.audit.trail:
         audit = AuditStack(app, environment)

@@ -342,6 +342,20 @@ class Probe(Section):
     ] = 5
 
 
+class Releases(Section):
+    """How versions are released here."""
+
+    bake_minutes: Annotated[
+        float | None,
+        Field(
+            ge=0.05,
+            le=60,
+            description="For a sandbox: minutes for which every new version is watched, whatever its model "
+            "says under `release`. `null`: what each model says.",
+        ),
+    ] = None
+
+
 class Ci(Section):
     """The GitHub repository whose workflows may deploy this environment and compare changes with it."""
 
@@ -418,6 +432,7 @@ class Environment(Section):
         Probe | None,
         Field(description="The synthetic client. Left out: nobody calls the platform but its clients."),
     ] = None
+    releases: Annotated[Releases, Field(description="How versions are released here.")] = Releases()
     ci: Annotated[
         Ci | None,
         Field(description="Who deploys from GitHub. Left out: nobody, people deploy with their own profile."),

@@ -223,14 +223,37 @@ class Release(Section):
         ),
     ] = 0
     bake_minutes: Annotated[
-        int,
+        float,
         Field(
-            ge=1,
+            ge=0.05,
             le=60,
-            description="Minutes for which the model's alarms are watched after each shift of traffic; one "
-            "that rings brings the old version back. CloudWatch needs some three to notice.",
+            description="Minutes for which the new version is watched after each shift of traffic; if it "
+            "does worse than it may, the old version comes back. CloudWatch needs some three to notice.",
         ),
     ] = 5
+    minimum_requests: Annotated[
+        int,
+        Field(
+            ge=10,
+            le=100_000,
+            description="Requests that each version must have answered for errors, latency and predictions "
+            "to be compared. With fewer, only the alarms decide.",
+        ),
+    ] = 50
+    prediction_shift: Annotated[
+        float | None,
+        Field(
+            ge=0.01,
+            le=10,
+            description="The largest shift of the predictions between the old and the new version, as the "
+            "population stability index of an output (0.1 is little, 0.25 much). Looks at captures "
+            "(`capture.percent`). `null`: not looked at, for versions that are meant to answer differently.",
+        ),
+    ] = 0.25
+
+    def bake_seconds(self, instead: float | None = None) -> int:
+        """`bake_minutes`, or other minutes instead."""
+        return round(60 * (instead or self.bake_minutes))
 
 
 class Limits(Section):

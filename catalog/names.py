@@ -59,6 +59,20 @@ class Names:
         """The SageMaker model package group of a model, unless its `registry` names another."""
         return self.resource(model)
 
+    def release_parameter(self, model: str) -> str:
+        """Holds what a release must know of a model."""
+        return self.parameter(f"models/{model}/release")
+
+    @property
+    def releases(self) -> str:
+        """The table of releases."""
+        return self.resource("releases")
+
+    @property
+    def release_machine(self) -> str:
+        """The state machine of a release."""
+        return self.resource("release")
+
     @property
     def metrics_namespace(self) -> str:
         """Where functions count what only they see; an account may hold several environments."""

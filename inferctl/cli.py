@@ -25,6 +25,7 @@ from inferctl import (
     health,
     load,
     queries,
+    releases,
     serving,
     stacks,
     tensors,
@@ -205,17 +206,22 @@ def down(session: Session) -> None:
 
 
 @cli.command()
+@click.option("--watch", is_flag=True, help="Follow the releases that are under way, until they have ended.")
 @_json_option
 @click.pass_obj
-def status(session: Session) -> None:
+def status(session: Session, watch: bool) -> None:
     """Show the environment's stacks, models and address.
 
     \b
       inferctl status
+      inferctl status --watch
       inferctl --env prod --json status | jq '.models[] | select(.status != "InService")'
     """
     catalog = load_catalog(ROOT / "models")
     aws = environment.connect(session.environment)
+    if watch:
+        for release in releases.under_way(aws, session.environment, [spec.name for spec in catalog]):
+            _follow(session, aws, release.model, release.execution)
     found = stacks.deployed(aws, session.environment)
     if not found:
         raise UnreachableError(
@@ -244,6 +250,75 @@ def status(session: Session) -> None:
         "",
         Text(f"API  {address or 'not deployed'}"),
     )
+
+
+@cli.command("releases")
+@click.argument("model", required=False)
+@click.option("--last", default=10, show_default=True, metavar="N", help="Of each model at most.")
+@_json_option
+@click.pass_obj
+def history(session: Session, model: str | None, last: int) -> None:
+    """Show which versions were released when, by whom, and how that ended.
+
+    \b
+      inferctl releases
+      inferctl --env prod releases file-type --json | jq '.releases[0].reason'
+    """
+    models = [model] if model else [spec.name for spec in load_catalog(ROOT / "models")]
+    aws = environment.connect(session.environment)
+    found = [one for name in models for one in releases.history(aws, session.environment, name, last=last)]
+    found.sort(key=lambda release: release.started, reverse=True)
+    session.output.result(
+        {"releases": [one.document() for one in found]},
+        session.output.table(
+            "Releases",
+            ("started", "model", "version", "artifact", "status", "source", "who", "why or reason"),
+            [
+                (
+                    one.started[:19], one.model, one.version, one.sha256[:12], one.status, one.source,
+                    one.who, one.reason or one.why,
+                )
+                for one in found
+            ],
+        ),
+    )  # fmt: skip
+
+
+@cli.command()
+@click.argument("model")
+@click.option("--to", metavar="VERSION", help="A version that was live. [default: the one before]")
+@click.option("--why", default="", metavar="TEXT", help="For the history.")
+@click.option("--no-wait", is_flag=True, help="Start it and do not wait for its end.")
+@_json_option
+@click.pass_obj
+def rollback(session: Session, model: str, to: str | None, why: str, no_wait: bool) -> None:
+    """Bring back the version of MODEL that was live before.
+
+    It gets all requests at once, without a canary, and must say that it is the one. Seconds on Lambda; on
+    SageMaker as long as instances take to start.
+
+    \b
+      inferctl rollback file-type --why "labels are wrong"
+      inferctl rollback file-type --to 1.0.0
+    """
+    aws = environment.connect(session.environment)
+    execution = releases.rollback(aws, session.environment, model, to=to, why=why)
+    if no_wait:
+        session.output.result({"execution": execution}, f"Started: {execution}")
+        return
+    done = _follow(session, aws, model, execution)
+    session.output.result(done.document(), f"{done.model} {done.version} ({done.sha256[:12]}) is live.")
+
+
+def _follow(session: Session, aws: environment.Aws, model: str, execution: str) -> releases.Release:
+    """Show a release's progress until it has ended; raises InferctlError if it did not go live."""
+    release = None
+    for release in releases.follow(aws, session.environment, model, execution):
+        session.output.note(f"{release.model} {release.version}: {release.status}")
+    if release is None or release.status != releases.LIVE:
+        said = f"{release.status}: {release.reason}" if release else "it left no trace in the history"
+        raise InferctlError(f"{model} was not released. {said}")
+    return release
 
 
 @cli.command("doctor")

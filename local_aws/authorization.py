@@ -78,6 +78,8 @@ def install() -> None:
     _leave_unknown_routes_to_the_gateway()
     _say_which_key_encrypts_an_upload()
     _say_whose_role_is_service_linked()
+    _tell_the_actions_of_lambda_apart()
+    _say_whose_events_are_put()
 
 
 def takes_also(service: str, rights: FurtherRights) -> None:
@@ -183,6 +185,38 @@ def _qualified(arn: str, headers: Json, body: bytes, query: Json, region: str, a
     name = qualifier[0] if isinstance(qualifier, list) else qualifier
     # arn:aws:lambda:<region>:<account>:function:<name> has seven parts; an eighth is a qualifier already.
     return f"{arn}:{name}" if name and ":function:" in arn and len(arn.split(":")) == 7 else arn
+
+
+def _tell_the_actions_of_lambda_apart() -> None:
+    """By botocore's routes: MiniStack takes each request about an alias for ListAliases, and so on."""
+    known = iam_actions._lambda_action
+    iam_actions._BOTOCORE_SERVICE_MAP["lambda"] = ["lambda"]
+    called_otherwise = {"Invoke": "InvokeFunction", "InvokeWithResponseStream": "InvokeFunction"}
+
+    def action(method: str, path: str) -> str | None:
+        operation: str | None = iam_actions._match_rest_action("lambda", method, path, {})
+        if operation:
+            return called_otherwise.get(operation, operation)
+        answer: str | None = known(method, path)
+        return answer
+
+    iam_actions._lambda_action = action
+
+
+def _say_whose_events_are_put() -> None:
+    """PutEvents: `events:source` for conditions, which must hold for every entry."""
+    known = iam_actions.request_tag_context
+
+    def request_tag_context(service: str, action: str, body: bytes, *arguments: Any) -> Json:
+        context: Json = known(service, action, body, *arguments)
+        if action == "events:PutEvents":
+            entries = json.loads(body).get("Entries") or []
+            # AWS asks once for each entry; the sources of one request differ hardly ever.
+            sources = {entry.get("Source", "") for entry in entries}
+            context = {**context, "events:source": sources.pop() if len(sources) == 1 else ""}
+        return context
+
+    iam_actions.request_tag_context = request_tag_context
 
 
 def _first_parameter(arn: str, headers: Json, body: bytes, query: Json, region: str, account: str) -> str:

@@ -14,8 +14,10 @@ from local_aws import (
     cloudformation,
     embedded_metrics,
     events,
+    function_errors,
     function_telemetry,
     gateway,
+    lambda_aliases,
     metric_filters,
     parameter_events,
     patches,
@@ -23,10 +25,11 @@ from local_aws import (
     registry,
     remembered,
     resource_types,
+    stack_policies,
     trails,
     xray,
 )
-from local_aws.enforcement import deliveries, encryption, functions, network, pass_role
+from local_aws.enforcement import deliveries, encryption, functions, network, pass_role, state_machines
 from local_aws.enforcement import trails as trail_rights
 from local_aws.insights import service as insights
 from local_aws.sagemaker import install as sagemaker
@@ -44,6 +47,7 @@ def install(home: Home) -> None:
     network.install()
     parameter_events.install()
     cloudformation.install()
+    stack_policies.install()
     served = sagemaker.install(home, scalable_variants=autoscaling.registered_variants)
     autoscaling.install(served)
     remembered.install()
@@ -53,6 +57,8 @@ def install(home: Home) -> None:
     metric_filters.install()
     insights.install()
     function_telemetry.install()
+    function_errors.install()
+    lambda_aliases.install()
     events.install()
     gateway.install()
     xray.install()
@@ -60,6 +66,7 @@ def install(home: Home) -> None:
     functions.install()
     deliveries.install()
     pass_role.install()
+    state_machines.install()
     trail_rights.install()
 
 

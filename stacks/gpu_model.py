@@ -2,6 +2,7 @@
 always runs (`always_on`), or it sleeps while nobody calls it (`from_zero`).
 """
 
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +19,7 @@ from catalog.model import GpuModel
 from stacks.bundling import ROOT
 from stacks.constructs import always_on, from_zero, metrics
 from stacks.constructs.acknowledge import acknowledge, acknowledge_wildcards
-from stacks.constructs.alarms import PlatformAlarm
+from stacks.constructs.alarms import REJECTED, PlatformAlarm
 from stacks.constructs.metrics import VARIANT
 from stacks.constructs.private_network import PrivateNetwork
 from stacks.model import ARTIFACT_FOLDERS, CAPTURE_FILES, ModelStack
@@ -39,14 +40,15 @@ class GpuModelStack(ModelStack):
         role = self._role()
         model = self._model(role, network)
         errors = self.alarm_on_errors()
+        undo = [*errors, self._rejected()]
         served: cdk.CfnResource
         if spec.sleeps:
             config = self._config(from_zero.variant(spec), from_zero.host(role, network))
             config.node.add_dependency(role)
-            served = from_zero.serve(self, spec, self.resource_name, config, model, errors)
+            served = from_zero.serve(self, spec, self.resource_name, config, model, undo)
         else:
             config = self._config(always_on.variant(spec, model))
-            served = always_on.serve(self, spec, self.resource_name, config, errors)
+            served = always_on.serve(self, spec, self.resource_name, config, undo)
         served.node.add_dependency(log_group)
         self.watch([*errors, *self._saturation(spec)])
 
@@ -88,6 +90,14 @@ class GpuModelStack(ModelStack):
             *([self._no_waking(spec)] if spec.sleeps else []),
         ]
 
+    def _rejected(self) -> PlatformAlarm:
+        return self.cause(
+            REJECTED,
+            metrics.rejected(self.spec, self.names),
+            "a release found its new version worse than it may be, and has SageMaker take it back.",
+            threshold=1,
+        )
+
     def _no_waking(self, spec: GpuModel) -> PlatformAlarm:
         return self.cause(
             "asleep",
@@ -125,7 +135,9 @@ class GpuModelStack(ModelStack):
             enable_network_isolation=True,
             primary_container=sagemaker.CfnModel.ContainerDefinitionProperty(
                 image=self._image(role),
-                environment=self.runtime_environment,
+                # What changes the configuration makes a model too: an unchanged one would keep the artifact
+                # that was live when it was made.
+                environment={**self.runtime_environment, "RUNS_ON": self._runs_on},
                 model_data_source=sagemaker.CfnModel.ModelDataSourceProperty(
                     s3_data_source=sagemaker.CfnModel.S3DataSourceProperty(
                         s3_uri=self.artifact_uri, s3_data_type="S3Prefix", compression_type="None"
@@ -139,6 +151,13 @@ class GpuModelStack(ModelStack):
         # SageMaker checks the role's rights when the model is made, not only when it starts.
         model.node.add_dependency(role)
         return model
+
+    @property
+    def _runs_on(self) -> str:
+        """All of the configuration that can change, in short."""
+        gpu, capture = self.gpu, self.spec.capture
+        chosen = (gpu.model_dump_json(), capture.model_dump_json(), self.scaling.min)
+        return f"{gpu.instance_type} {hashlib.sha256(repr(chosen).encode()).hexdigest()[:16]}"
 
     def _config(
         self, variant: Mapping[str, Any], more: Mapping[str, Any] | None = None

@@ -4,6 +4,7 @@ alarms.
 
 from collections.abc import Sequence
 
+import aws_cdk as cdk
 from aws_cdk import Tags
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_iam as iam
@@ -42,7 +43,11 @@ class ModelStack(PlatformStack):
         self.spec = spec
         self.resource_name = self.names.model(spec.name, spec.home)
         self.health = metrics.model(spec, self.names)
-        self.live_sha256 = self.shared(f"models/{spec.name}/live")
+        # A dynamic reference, not a parameter of the stack: a release changes the value, and a deployment
+        # that changes nothing else must not take that for a change.
+        self.live_sha256 = cdk.CfnDynamicReference(
+            cdk.CfnDynamicReferenceService.SSM, self.names.live_parameter(spec.name)
+        ).to_string()
         self.artifact_uri = f"s3://{self.bucket_name('models')}/{spec.name}/{self.live_sha256}/"
         save_model_queries(self, spec)
         Validator(self, spec)

@@ -21,12 +21,17 @@ from stacks.constructs.private_network import CONTROL, MODELS
 HTTPS = ec2.Port.tcp(443)
 
 ENDPOINTS = {
+    "cloudformation": ("cloudformation", "stack/{prefix}-*"),
     "cloudwatch": ("monitoring", "*"),
+    "dynamodb": ("dynamodb", "table/{prefix}-*"),
+    "events": ("events", "event-bus/default"),
     "lambda": ("lambda", "function:{prefix}-*"),
     "sagemaker": ("sagemaker.api", "*/{prefix}-*"),
     "secretsmanager": ("secretsmanager", "secret:inference/{environment}/*"),
+    "logs": ("logs", "log-group:*"),
     "sns": ("sns", "{prefix}-*"),
     "sqs": ("sqs", "{prefix}-*"),
+    "states": ("states", "*:{prefix}-*"),
     "ssm": ("ssm", "parameter/inference/{environment}/*"),
 }
 """IAM's name of a service -> the name of its interface endpoint, and what is the platform's there."""

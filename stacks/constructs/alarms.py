@@ -27,6 +27,9 @@ TICKET = "ticket"
 PLATFORM = "platform"
 """The one alarm of the whole platform."""
 
+REJECTED = "release-rejected"
+"""The alarm by which a release makes SageMaker take an update back: no call does."""
+
 MAX_CHILDREN = 100
 """Alarms that one composite may name; docs: PutCompositeAlarm."""
 

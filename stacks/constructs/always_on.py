@@ -33,7 +33,7 @@ def serve(
     alarms: Sequence[cloudwatch.Alarm],
 ) -> sagemaker.CfnEndpoint:
     """The endpoint called `name`, and its scaling on the requests in flight; `alarms` undo an update."""
-    bake = 60 * spec.release.bake_minutes
+    bake = spec.release.bake_seconds(stack.environment_config.releases.bake_minutes)
     endpoint = Endpoint(
         stack,
         "Endpoint",

@@ -50,8 +50,11 @@ def add_model_dashboard(
     )
     dashboard.add_widgets(_answers(stack, spec), _latency(stack, spec))
     health = metrics.model(spec, stack.names)
+    by_kind = [_labelled(m, kind) for kind, m in health.errors.items()]
+    if not isinstance(spec, CpuModel):
+        by_kind.append(_labelled(metrics.rejected(spec, stack.names), "a release rejects"))
     dashboard.add_widgets(
-        _graph("Errors by kind", [_labelled(m, kind) for kind, m in health.errors.items()]),
+        _graph("Errors by kind", by_kind),
         *(_function(stack, spec) if isinstance(spec, CpuModel) else _endpoint(stack, spec)),
     )
     group = stack.names.model_log_group(spec.name, spec.home)

@@ -69,7 +69,7 @@ def serve(
         endpoint_name=name,
         endpoint_config_name=config.attr_endpoint_config_name,
     )
-    bake = 60 * spec.release.bake_minutes
+    bake = spec.release.bake_seconds(stack.environment_config.releases.bake_minutes)
     one_by_one = Component.InferenceComponentCapacitySizeProperty(type="COPY_COUNT", value=1)
     component = Component(
         stack,

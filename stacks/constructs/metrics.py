@@ -76,6 +76,17 @@ def counted(names: Names, name: str) -> cloudwatch.Metric:
     )
 
 
+def rejected(spec: ModelSpec, names: Names) -> cloudwatch.Metric:
+    """Whether a release rejects the version that SageMaker is deploying."""
+    return cloudwatch.Metric(
+        namespace=names.metrics_namespace,
+        metric_name="ReleaseRejected",
+        dimensions_map={"Model": spec.name},
+        statistic="Sum",
+        period=PERIOD,
+    )
+
+
 def waiting(queue_name: str) -> cloudwatch.Metric:
     """Messages that lie in a queue, at most, in a minute."""
     return _of_queue("ApproximateNumberOfMessagesVisible", queue_name)

@@ -20,9 +20,8 @@ from tests.conftest import ENVIRONMENTS
 
 RUNBOOKS = ROOT / "docs" / "runbooks.md"
 NOTIFY = re.compile(
-    r"inference-\w+-(model-.+-(page|ticket)|api-server-errors|api-throttled|dead-letters(-age)?|probe-failures|"
-    + "|".join(WATCHED)
-    + ")"
+    r"inference-\w+-(model-.+-(page|ticket)|api-server-errors|api-throttled|dead-letters(-age)?|releases-failed|"
+    r"probe-failures|" + "|".join(WATCHED) + ")"
 )
 
 

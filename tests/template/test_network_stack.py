@@ -78,9 +78,13 @@ def endpoints(assembly: Assembly) -> dict[str, dict[str, Any]]:
 
 
 def control_functions(assembly: Assembly) -> list[tuple[str, dict[str, Any]]]:
-    """Stack and properties of the functions that do not run models."""
+    """Stack and properties of the functions that neither run models nor see what they answer."""
     functions = list(assembly.resources("AWS::Lambda::Function"))
-    return [(f.stack, f.properties) for f in functions if "-model-" not in f.stack]
+    return [
+        (f.stack, f.properties)
+        for f in functions
+        if "-model-" not in f.stack and not f.logical_id.startswith("Compare")
+    ]
 
 
 def inside(function: dict[str, Any]) -> bool:

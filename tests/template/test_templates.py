@@ -111,8 +111,11 @@ def test_no_role_may_do_everything(assembly: Assembly) -> None:
 def test_only_policies_that_have_no_resource_level_rights_name_every_resource(assembly: Assembly) -> None:
     # Actions for which AWS offers no resource, by the service authorization reference.
     without_resource = re.compile(
-        r"xray:Put.*|ec2:.*NetworkInterface.*|ec2:Describe.*|ec2:(Una|A)ssignPrivateIpAddresses"
-        r"|cloudwatch:PutMetricData|ecr:GetAuthorizationToken"
+        r"xray:(Put|GetSampling).*|ec2:.*NetworkInterface.*|ec2:Describe.*|ec2:(Una|A)ssignPrivateIpAddresses"
+        r"|cloudwatch:PutMetricData|cloudwatch:DescribeAlarms|ecr:GetAuthorizationToken"
+        r"|sagemaker:ListModels|sagemaker:ListEndpointConfigs|logs:GetQueryResults"
+        # What Step Functions needs to set its log up.
+        r"|logs:\w+LogDeliver\w+|logs:PutResourcePolicy|logs:DescribeResourcePolicies|logs:DescribeLogGroups"
     )
     for policy in assembly.resources("AWS::IAM::Policy"):
         for statement in policy.properties["PolicyDocument"]["Statement"]:

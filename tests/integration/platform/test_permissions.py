@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from catalog.loader import load_platform
 from catalog.model import ModelSpec
 from catalog.names import Names
 from tests.integration.local_aws.embedded import until
-from tests.integration.platform import rights
+from tests.integration.platform import releasing, rights
 from tests.integration.platform.conftest import Platform
 from tests.integration.platform.rights import EndpointCopy, FunctionCopy, Right
 
@@ -118,6 +119,22 @@ def try_versions(platform: Platform, models: list[ModelSpec]) -> None:
         assert json.loads(answer["Payload"].read())["errorMessage"].endswith("there is no such file")
 
 
+def release_what_is_live(platform: Platform, model: str) -> None:
+    """A release that is refused for serving already, and a look at the predictions of no requests."""
+    sha256 = releasing.live(platform, model)
+    release = releasing.ended(platform, model, releasing.start(platform, model, "1.0.0", sha256))
+    assert (release.status, "is live already" in release.reason) == ("REFUSED", True), release
+    [compare] = [
+        function["FunctionName"]
+        for page in platform.aws("lambda").get_paginator("list_functions").paginate()
+        for function in page["Functions"]
+        if function["FunctionName"].startswith("inference-local-releases-Compare")
+    ]
+    event = {"prefix": "captures/none/", "version": "1", "since": datetime.now(UTC).isoformat(), "minimum": 1}
+    answer = platform.aws("lambda").invoke(FunctionName=compare, Payload=json.dumps(event))
+    assert "FunctionError" not in answer
+
+
 def run_what_is_scheduled(platform: Platform) -> None:
     """Start every function that a rule starts, with its input or an event of the schedule's form."""
     events = platform.aws("events")
@@ -153,6 +170,7 @@ def test_every_path_is_allowed_and_every_role_is_used(platform: Platform, models
     assert set(statuses.values()) == {200}, statuses
     operate(platform)
     try_versions(platform, models)
+    release_what_is_live(platform, "wine-cultivar")
     change_a_model(platform, next(model for model in models if model.target == "cpu"))
     run_what_is_scheduled(platform)
     raise_an_alarm(platform)

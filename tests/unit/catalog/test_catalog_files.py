@@ -154,7 +154,7 @@ class TestRepository:
         (GPU.replace("xlarge", "xlarge, copy_gpus: 2") + "scaling: {min: 0}", "6: gpu.copy_gpus: 2 is not allowed: must be <= 1, the GPUs of ml.g5.xlarge"),
         (GPU + "scaling:\n  min: 3\n  max: 2", "9: scaling.max: 2 is not allowed: must be >= scaling.min (3)"),
         (CPU + "release: {canary_percent: 51}", "6: release.canary_percent: 51 is not allowed: must be <= 50"),
-        (GPU + "release: {bake_minutes: 0}", "7: release.bake_minutes: 0 is not allowed: must be >= 1"),
+        (GPU + "release: {bake_minutes: 0}", "7: release.bake_minutes: 0 is not allowed: must be >= 0.05"),
         (CPU + "capture: {percent: 101}", "6: capture.percent: 101 is not allowed: must be <= 100"),
         (CPU + "capture: {percent: 1, redact: ['a b']}", "6: capture.redact[0]: 'a b' is not allowed: must be a tensor's name: letters, digits and . _ - /, at most 128"),
         (GPU + "capture: {percent: 1, redact: [text]}", "7: capture.redact: ['text'] is not allowed: is for target: cpu only: SageMaker captures whole bodies. Set capture.percent to 0 instead"),

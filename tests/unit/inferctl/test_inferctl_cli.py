@@ -27,7 +27,20 @@ REQUEST = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data"
 class TestHelp:
     def test_it_lists_commands_in_the_order_of_use_and_the_exit_statuses(self) -> None:
         text = run("--help").output
-        calling = ["up", "down", "status", "doctor", "token", "models", "infer", "serve", "bench", "logs"]
+        calling = [
+            "up",
+            "down",
+            "status",
+            "releases",
+            "rollback",
+            "doctor",
+            "token",
+            "models",
+            "infer",
+            "serve",
+            "bench",
+            "logs",
+        ]
         names = [*calling, "diff", "baseline", "prune", "demo"]
         listed = text.split("Commands:")[1].split("Exit status:")[0]
         lines = [line.split()[0] for line in listed.splitlines() if line.strip()]

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request
 
+import api_client
 import pytest
 
 from tests.unit.lambdas.function import imported
@@ -71,8 +72,8 @@ def probe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, world: World) -> Modu
     (samples / "sample.json").write_text('{"inputs": ["payload"]}')
     (samples / "expected.json").write_text('{"outputs": {"y": {"equals": [7]}}}')
     monkeypatch.setattr(module, "SAMPLES", tmp_path)
-    monkeypatch.setattr(module.boto3, "client", world.client)
-    monkeypatch.setattr(module, "urlopen", world.urlopen)
+    monkeypatch.setattr(api_client.boto3, "client", world.client)
+    monkeypatch.setattr(api_client, "urlopen", world.urlopen)
     return module
 
 
@@ -107,7 +108,7 @@ def test_a_token_is_renewed_after_three_quarters_of_its_life(
     probe: ModuleType, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(probe.time, "monotonic", lambda: now)
+    monkeypatch.setattr(api_client.time, "monotonic", lambda: now)
     probe.handler({}, None)
     now += 0.74 * 3600
     probe.handler({}, None)
