@@ -24,6 +24,7 @@ from stacks.constructs import metrics, release_machine
 from stacks.constructs.acknowledge import acknowledge, acknowledge_wildcards
 from stacks.constructs.alarms import REJECTED, TOPIC, PlatformAlarm, of_model
 from stacks.constructs.function import PlatformFunction
+from stacks.constructs.intake import Intake, Store
 from stacks.constructs.private_network import PrivateNetwork
 
 FAILED = "releases-failed"
@@ -40,7 +41,9 @@ class ReleasesStack(PlatformStack):
             self._settings(model)
         self.compare = self._comparer()
         self.release = self._function(models)
+        self.store = Store(self, self.table, self.key(KEY).key_arn)
         self.machine = self._machine()
+        Intake(self, models, self.regional_arn("states", f"stateMachine:{self.names.release_machine}"))
         self._alarm()
 
     def _table(self) -> dynamodb.Table:
@@ -398,7 +401,11 @@ class ReleasesStack(PlatformStack):
             iam.PolicyStatement(
                 sid="DoSteps",
                 actions=["lambda:InvokeFunction"],
-                resources=[self.release.function.function_arn, validators],
+                resources=[
+                    self.release.function.function_arn,
+                    self.store.function.function_arn,
+                    validators,
+                ],
             )
         )
         machine = sfn.StateMachine(
@@ -407,7 +414,9 @@ class ReleasesStack(PlatformStack):
             state_machine_name=self.names.release_machine,
             comment="Releases a version of a model, or brings back the one that was live",
             definition_body=sfn.DefinitionBody.from_string(
-                release_machine.definition(self.partition, self.release.function.function_arn)
+                release_machine.definition(
+                    self.partition, self.release.function.function_arn, self.store.function.function_arn
+                )
             ),
             role=role,
             tracing_enabled=True,

@@ -7,13 +7,16 @@ from constructs import Construct
 
 from catalog.data import Payloads
 from catalog.environment import Environment
-from catalog.names import EXPIRING, RETIRED_TAG
+from catalog.names import EXPIRING, INCOMING, RETIRED_TAG
 from stacks.base import PlatformStack
 from stacks.constructs.acknowledge import acknowledge
 from stacks.constructs.bucket import ACCESS_LOGS, PlatformBucket
 
 LOGGED = ("models", "data", "audit")
 """The purposes whose buckets log who reads and writes them."""
+
+UPLOAD_DAYS = 7
+"""For which an upload can still be looked at, and tried again, after it came."""
 
 
 class StorageStack(PlatformStack):
@@ -59,7 +62,11 @@ class StorageStack(PlatformStack):
                 # function retire_artifacts sets it.
                 s3.LifecycleRule(
                     id="retired", tag_filters={RETIRED_TAG: EXPIRING}, expiration=cdk.Duration.days(1)
-                )
+                ),
+                # What was released is stored elsewhere; what was not, or broke off, is of no use for long.
+                s3.LifecycleRule(
+                    id=INCOMING, prefix=f"{INCOMING}/", expiration=cdk.Duration.days(UPLOAD_DAYS)
+                ),
             ],
             announces=True,
         )

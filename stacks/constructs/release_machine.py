@@ -21,8 +21,13 @@ RETRY = [
 State = dict[str, Any]
 
 
-def definition(partition: str, release: str) -> str:
-    """The definition in the Amazon States Language; `release` is the ARN of the function with the steps."""
+def definition(partition: str, release: str, store: str) -> str:
+    """The definition in the Amazon States Language.
+
+    Args:
+        release: ARN of the function with the steps.
+        store: ARN of the function that keeps what was validated.
+    """
 
     def step(name: str, next_state: str, failed: str | None = "Restore", result: str = "error") -> Any:
         states = steps(partition, release, name, next_state)
@@ -43,7 +48,14 @@ def definition(partition: str, release: str) -> str:
                     "Choices": [{"Variable": "$.source", "StringEquals": "rollback", "Next": "Stage"}],
                     "Default": "Validate",
                 },
-                "Validate": validate(partition, "Stage"),
+                "Validate": ask(
+                    partition,
+                    {"FunctionName.$": "$.validator"},
+                    "Store",
+                    ResultSelector={"validated.$": "$.Payload"},
+                    ResultPath="$.validation",
+                ),
+                "Store": ask(partition, {"FunctionName": store}, "Stage", ResultPath=None),
                 **step("Stage", "Shift"),
                 **step("Shift", "Judge"),
                 **step("Judge", "Promote"),
@@ -64,14 +76,13 @@ def definition(partition: str, release: str) -> str:
     )
 
 
-def validate(partition: str, next_state: str) -> State:
-    """The state that lets the model's own validator try the version."""
+def ask(partition: str, function: dict[str, str], next_state: str, **result: Any) -> State:
+    """The state that lets a function look at the release: the model's own validator, or what stores it."""
     return {
         "Type": "Task",
         "Resource": f"arn:{partition}:states:::lambda:invoke",
-        "Parameters": {"FunctionName.$": "$.validator", "Payload.$": "$"},
-        "ResultSelector": {"validated.$": "$.Payload"},
-        "ResultPath": "$.validation",
+        "Parameters": {**function, "Payload.$": "$"},
+        **result,
         "Retry": RETRY,
         "Catch": [{"ErrorEquals": ["States.ALL"], "ResultPath": "$.error", "Next": "Restore"}],
         "Next": next_state,
