@@ -24,6 +24,7 @@ from inferctl import (
     environment,
     health,
     load,
+    publishing,
     queries,
     releases,
     serving,
@@ -447,6 +448,49 @@ def infer(
     output = session.output
     columns, rows = tensors.rows(answer)
     output.result(answer, output.table(f"{answer['model_name']} {answer['model_version']}", columns, rows))
+
+
+@cli.command()
+@click.argument("model")
+@click.argument("source")
+@click.option("--why", default="", metavar="TEXT", help="What is better, for the history.")
+@click.option(
+    "--breaking", is_flag=True, help="Clients of the live version may fail: its signature may change."
+)
+@click.option("--no-wait", is_flag=True, help="Return when it is uploaded, not when it is live.")
+@_json_option
+@click.pass_obj
+def publish(session: Session, model: str, source: str, why: str, breaking: bool, no_wait: bool) -> None:
+    """Upload a version of MODEL from SOURCE, and follow its release until it is live or refused.
+
+    SOURCE is an artifact's folder or its address in S3, with a manifest.json, or models/MODEL, from which
+    the artifact is built. What can be checked is checked before anything is uploaded. The same version
+    twice is one release; a version never changes.
+
+    \b
+      inferctl --env dev publish file-type models/file-type --why "newer network"
+      inferctl --env prod publish file-type s3://our-pipeline/file-type/1.1.0/
+    """
+    if len(why) > publishing.MAX_WHY:
+        raise click.UsageError(f"--why takes {publishing.MAX_WHY} characters.")
+    found = load_environment(ROOT / "config", session.environment)
+    catalog = {spec.name: spec for spec in load_catalog(ROOT / "models")}
+    if model not in catalog:
+        raise InputError(f"There is no model {model!r}: there are {', '.join(catalog) or 'none yet'}.")
+    output = session.output
+    prepared = publishing.prepare(environment.connect(session.environment), found, catalog[model], source)
+    title = f"{model} {prepared.version} ({prepared.sha256[:12]})"
+    served = publishing.live(prepared)
+    if served and served.sha256 == prepared.sha256:
+        output.result(publishing.document(prepared, None), f"{title} is live already.")
+        return
+    publishing.check(prepared, served, breaking=breaking)
+    with output.board(f"Publishing {title} to {session.environment}") as board:
+        arrived = publishing.upload(prepared, board, why=why, breaking=breaking)
+        release = None if no_wait else publishing.follow(prepared, arrived, board)
+    if release and release.status != releases.LIVE:
+        raise InferctlError(f"{title} is not live: {release.status}. {release.reason}".strip())
+    output.result(publishing.document(prepared, release), f"{title} is {'live' if release else 'uploaded'}.")
 
 
 @cli.command()
