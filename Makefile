@@ -30,8 +30,8 @@ node_modules/.installed: package-lock.json .venv/.installed
 	@$(BIN)/npm ci --silent --no-audit --no-fund
 	@touch $@
 
-# Environments of their own: Checkov pins what we pin otherwise, others' clients and what trains models are heavy.
-OWN := checkov clients training
+# Environments of their own: Checkov pins what we pin otherwise, others' clients, Amazon's SDK and what trains models are heavy.
+OWN := checkov clients training sagemaker
 $(OWN:%=build/%/.installed): build/%/.installed: requirements/%.txt .venv/.installed
 	@echo "Installing requirements/$*.txt into build/$*"
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/$*
@@ -59,6 +59,7 @@ lock: ## Recompile every requirements file, with hashes
 	$(LOCK) --no-deps models/requirements.in -o models/requirements.txt
 	$(LOCK) --no-annotate requirements/checkov.in -o requirements/checkov.txt
 	$(LOCK) --no-annotate requirements/clients.in -o requirements/clients.txt
+	$(LOCK) --no-annotate requirements/sagemaker.in -o requirements/sagemaker.txt
 	$(LOCK) --no-annotate -c requirements/workstation.txt requirements/training.in -o requirements/training.txt
 	for peer in benchmarks/peers/*/; do $(LOCK) --no-annotate $${peer}requirements.in -o $${peer}requirements.txt; done
 
@@ -123,6 +124,10 @@ gpu-test: setup ## On a machine with an NVIDIA GPU: the same answers from it (in
 .PHONY: conformance
 conformance: setup build/clients/.installed ## Let tritonclient and the KServe client ask the server and the platform
 	@$(BIN)/pytest -m conformance tests/conformance
+
+.PHONY: registry-test
+registry-test: setup build/sagemaker/.installed ## Let the SageMaker SDK register, approve and invoke a version (installs hundreds of MB)
+	@$(BIN)/pytest -m registry tests/registry
 
 .PHONY: fuzz
 fuzz: setup ## Damage requests for a minute, and see them read or refused (ARGS="--help")
