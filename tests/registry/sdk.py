@@ -10,9 +10,9 @@ import sys
 
 from sagemaker.core.resources import Endpoint, ModelPackage, ModelPackageGroup
 from sagemaker.core.shapes import (
+    ContainersItem,
     InferenceSpecification,
     ModelDataSource,
-    ModelPackageContainerDefinition,
     S3ModelDataSource,
 )
 
@@ -22,18 +22,13 @@ IMAGE = "000000000000.dkr.ecr.us-east-1.amazonaws.com/inference-onnx:local"
 def approve(group: str, folder: str) -> str:
     ModelPackageGroup.create(model_package_group_name=group)
     source = S3ModelDataSource(s3_uri=folder, s3_data_type="S3Prefix", compression_type="None")
-    container = ModelPackageContainerDefinition(
-        image=IMAGE, model_data_source=ModelDataSource(s3_data_source=source)
-    )
+    # Of two shapes of this name the SDK takes the model card's, which has such containers.
+    container = ContainersItem(image=IMAGE, model_data_source=ModelDataSource(s3_data_source=source))
     package = ModelPackage.create(
         model_package_group_name=group,
         model_package_description="Registered by the SDK",
         model_approval_status="PendingManualApproval",
-        inference_specification=InferenceSpecification(
-            containers=[container],
-            supported_content_types=["application/json"],
-            supported_response_mime_types=["application/json"],
-        ),
+        inference_specification=InferenceSpecification(containers=[container]),
     )
     package.update(model_approval_status="Approved", approval_description="better recall")
     package.refresh()
