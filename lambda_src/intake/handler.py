@@ -94,7 +94,7 @@ def uploaded(event: Mapping[str, Any]) -> None:
     if _start(name, release):
         return
     before = _execution(name)
-    over = before["status"] != "RUNNING" and _live(release["model"]) != found.sha256
+    over = before["status"] != "RUNNING" and _live(parts["model"]) != found.sha256
     if over and datetime.fromisoformat(event["time"].replace("Z", "+00:00")) > before["startDate"]:
         # Somebody uploaded once more what was refused, or taken back since: another try for each time.
         sequencer = str(event["detail"]["object"].get("sequencer", event["time"]))

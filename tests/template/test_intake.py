@@ -56,7 +56,7 @@ def test_what_starts_releases_reads_manifests_and_writes_nothing_but_a_packages_
 def test_what_stores_versions_deletes_nothing_and_starts_nothing(assembly: Assembly) -> None:
     found = rights(assembly, "Copies validated uploads")
     assert found["CopyArtifacts"] == ["s3:GetObject", "s3:PutObject"]
-    assert found["ClaimVersions"] == ["dynamodb:PutItem", "dynamodb:GetItem"]
+    assert found["ClaimVersions"] == ["dynamodb:GetItem", "dynamodb:PutItem"]
     actions = {
         action for given in found.values() for action in ([given] if isinstance(given, str) else given)
     }

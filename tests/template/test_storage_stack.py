@@ -104,10 +104,11 @@ def test_payloads_end_when_configuration_says_so(dev_environment: Environment) -
     assert "Transitions" not in found["inputs"]
 
 
-def test_only_artifacts_that_carry_the_tag_expire(assembly: Assembly) -> None:
+def test_only_artifacts_that_carry_the_tag_expire_and_uploads(assembly: Assembly) -> None:
     found = rules(bucket(assembly, "models"))
     ending = {name: rule for name, rule in found.items() if "ExpirationInDays" in rule}
-    assert ending.keys() == {"retired"}
+    assert ending.keys() == {"incoming", "retired"}
+    assert ending["incoming"]["Prefix"] == "incoming/"
     assert ending["retired"]["TagFilters"] == [{"Key": "inference:retired", "Value": "expiring"}]
 
 
