@@ -54,6 +54,7 @@ lock: ## Recompile every requirements file, with hashes
 	$(LOCK) pyproject.toml --extra dev -o requirements/workstation.txt
 	grep -A100 '^uv==' requirements/workstation.txt | awk 'NR==1||/^    --hash/{print;next}{exit}' | sed '$$s/ \\$$//' > requirements/bootstrap.txt
 	$(LOCK_RUNTIME) lambda_src/inference/requirements.in -o lambda_src/inference/requirements.txt
+	$(LOCK_RUNTIME) lambda_src/drift/requirements.in -o lambda_src/drift/requirements.txt
 	$(LOCK_RUNTIME) inference_containers/onnx/requirements-cpu.in -o inference_containers/onnx/requirements-cpu.txt
 	$(LOCK_RUNTIME) inference_containers/onnx/requirements-cuda.in -o inference_containers/onnx/requirements-cuda.txt
 	$(LOCK) --no-deps models/requirements.in -o models/requirements.txt
@@ -105,7 +106,8 @@ lint: setup ## Formatting, lint and types
 	@ruff format --check .
 	@ruff check .
 	@mypy
-	@# Each model's folder by itself: their modules have the same names.
+	@# What has modules of the same names is checked by itself: this function, and each model's folder.
+	@MYPYPATH=lambda_src/drift mypy lambda_src/drift/*.py benchmarks/drift.py
 	@for model in models/*/; do mypy --no-error-summary "$$model"; done
 
 .PHONY: test
@@ -140,6 +142,10 @@ image-test: setup ## Build the container's image without Docker and try it (DEVI
 .PHONY: bench
 bench: setup ## Measure the inference server beside ONNX Runtime and other servers (QUICK=1; ARGS="--help")
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
+
+.PHONY: bench-drift
+bench-drift: setup build/training/.installed ## Measure false alarms and power of drift detection on real data (minutes)
+	@build/training/bin/python benchmarks/drift.py $(ARGS)
 
 .PHONY: check
 check: lint test ## What CI runs

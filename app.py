@@ -24,6 +24,7 @@ from stacks.artifacts import ArtifactsStack
 from stacks.audit import AuditStack
 from stacks.ci import CiStack
 from stacks.cpu_model import CpuModelStack
+from stacks.drift import DriftStack
 from stacks.firewall import FirewallStack
 from stacks.gpu_model import GpuModelStack
 from stacks.health import HealthStack
@@ -52,6 +53,12 @@ def build(app: cdk.App, environment: Environment, models: Sequence[ModelSpec]) -
     retirement = RetirementStack(app, environment)
     for needed in (keys, storage, observability):
         retirement.add_stack_dependency(needed)
+
+    captured = DriftStack.has_work(models)
+    if captured:
+        drift = DriftStack(app, environment, captured)
+        for before in (network, storage, observability, artifacts):
+            drift.add_stack_dependency(before)
 
     served: list[cdk.Stack] = []
     for model in models:

@@ -321,11 +321,19 @@ class Capture(Section):
             "answer. 0: none.",
         ),
     ] = 0
+    keep: Annotated[
+        Literal["both", "requests", "answers"],
+        Field(
+            description="Which side of a captured exchange is kept. Where requests hold what may not be "
+            "stored, `answers` alone still show drift of the predictions."
+        ),
+    ] = "both"
     redact: Annotated[
         Items[str],
         Field(
             description="Names of input and output tensors whose values are never written; their shapes "
-            "are. With `target: cpu` only: on GPU models SageMaker writes captures, whole."
+            "are. With `target: cpu` only: on GPU models SageMaker writes each side whole, and `keep` leaves "
+            "one out."
         ),
     ] = ()
 
@@ -340,6 +348,91 @@ class Capture(Section):
                 if not re.fullmatch(r"[A-Za-z0-9._/-]{1,128}", name)
             )
         )
+        return value
+
+
+class Drift(Section):
+    """How captures are compared with what the version's traffic was when it was new."""
+
+    enabled: Annotated[
+        bool,
+        Field(description="Whether captures are compared. Without `capture.percent` there are none."),
+    ] = True
+    every_hours: Annotated[
+        Literal[1, 2, 4, 6, 8, 12, 24],
+        Field(description="Hours from one comparison to the next, and those that each looks back on."),
+    ] = 24
+    baseline_samples: Annotated[
+        int,
+        Field(
+            ge=100,
+            le=10_000,
+            description="Rows of a version's first captured requests that become its baseline; until there "
+            "are as many nothing is compared. An artifact with a `baseline.jsonl` brings its own.",
+        ),
+    ] = 1000
+    min_samples: Annotated[
+        int,
+        Field(ge=50, le=10_000, description="Rows without which a window is not judged."),
+    ] = 200
+    max_samples: Annotated[
+        int,
+        Field(ge=100, le=20_000, description="Rows of a window that are looked at, drawn at random from it."),
+    ] = 5000
+    false_alarm_percent: Annotated[
+        float,
+        Field(
+            ge=0.01,
+            le=10,
+            description="The chance, in percent, that a comparison finds drift where nothing has changed: "
+            "over all features together, not for each.",
+        ),
+    ] = 1.0
+    psi: Annotated[
+        float,
+        Field(
+            ge=0.05,
+            le=5,
+            description="Population stability index from which on a change that is no chance counts. 0.1 is "
+            "usually called small, 0.2 large.",
+        ),
+    ] = 0.2
+    categorical: Annotated[
+        Items[str],
+        Field(
+            description="Tensors whose values are names of categories, though they are numbers or of many "
+            "kinds; or one column of a tensor, as `measurements[3]`."
+        ),
+    ] = ()
+    ignore: Annotated[
+        Items[str],
+        Field(description="Tensors and features that are not compared, as the report names them."),
+    ] = ()
+    truth_hours: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=24 * 31,
+            description="Hours back from a comparison in which ground truth is looked for, and the requests "
+            "that it is about.",
+        ),
+    ] = 168
+    min_accuracy_percent: Annotated[
+        float | None,
+        Field(
+            ge=1,
+            le=100,
+            description="Share of the rows with ground truth, in percent, that must be right. A share that "
+            "is surely below counts as drift. Left out: accuracy is measured, and alarms nobody.",
+        ),
+    ] = None
+
+    @field_validator("max_samples")
+    @classmethod
+    def _not_below_min(cls, value: int, info: ValidationInfo) -> int:
+        least = info.data.get("min_samples", 0)
+        if value < least:
+            refuse(refusal(value, f"must be >= drift.min_samples ({least})"))
         return value
 
 
@@ -386,6 +479,7 @@ class _Model(Section):
     access: Annotated[Access, Field(description="Who may call the model.")] = Access()
     slo: Annotated[Slo, Field(description="What callers are promised.")] = Slo()
     capture: Annotated[Capture, Field(description="Which requests and answers are kept.")] = Capture()
+    drift: Annotated[Drift, Field(description="How captures are compared with the baseline.")] = Drift()
     release: Annotated[Release, Field(description="How traffic moves to a new version.")] = Release()
 
     @field_validator("name")
@@ -394,6 +488,11 @@ class _Model(Section):
         if value in UPLOADS:
             refuse(refusal(value, "is the folder of the models bucket that uploads come to: choose another"))
         return value
+
+    @property
+    def watched(self) -> bool:
+        """Whether its captures are compared with a baseline."""
+        return bool(self.drift.enabled and self.capture.percent)
 
 
 class CpuModel(_Model):
@@ -466,7 +565,8 @@ class GpuModel(_Model):
     def _captures_whole(cls, value: Capture) -> Capture:
         if value.redact:
             reason = (
-                "is for target: cpu only: SageMaker captures whole bodies. Set capture.percent to 0 instead"
+                "is for target: cpu only: SageMaker captures whole bodies. Say by capture.keep which side "
+                "is kept, or set capture.percent to 0"
             )
             refuse(refusal(list(value.redact), reason, "redact"))
         return value

@@ -94,6 +94,11 @@ class Names:
         """Where a model's function or container writes; both services fix the form."""
         return f"{_LOGS[home]}/{self.model(model, home)}"
 
+    @property
+    def database(self) -> str:
+        """The Glue database of captures, ground truth and drift; SQL takes no hyphens unquoted."""
+        return self.prefix.replace("-", "_")
+
     def query(self, name: str, model: str | None = None) -> str:
         """A saved query of Logs Insights, which shows slashes as folders."""
         return "/".join(part for part in (self.prefix, model, name) if part)

@@ -21,6 +21,7 @@ from inferctl import (
     demo,
     deployment,
     doctor,
+    drift,
     environment,
     health,
     load,
@@ -632,6 +633,35 @@ def logs(session: Session, query: str | None, since: str, request_id: str | None
     rows = [tuple(row.get(column, "") for column in answer.columns) for row in answer.rows]
     table = output.table(answer.query, answer.columns, rows) if rows else f"Nothing in the last {since}."
     output.result(answer.document(), table)
+
+
+@cli.command("drift")
+@click.argument("model", required=False)
+@click.option("--now", is_flag=True, help="Compare the MODEL now, and wait; it may take minutes.")
+@_json_option
+@click.pass_obj
+def show_drift(session: Session, model: str | None, now: bool) -> None:
+    """Show what the last comparisons of captures with their baselines found: of every model, or of MODEL.
+
+    \b
+      inferctl drift
+      inferctl --env prod drift wine-cultivar --now
+    """
+    output = session.output
+    load_environment(ROOT / "config", session.environment)
+    if now and model is None:
+        raise InputError("Say which MODEL to compare.")
+    aws = environment.connect(session.environment)
+    if now and model:
+        results = [drift.compare(aws, session.environment, model)]
+    else:
+        results = [each for each in drift.latest(aws, session.environment) if model in (None, each["model"])]
+    columns = ("model", "version", "until", "rows", "status", "drifted", "report")
+    rows = [
+        (*(each[name] for name in columns[:5]), "; ".join(each["drifted"]) or "-", each["report"] or "-")
+        for each in results
+    ]
+    output.result(results, output.table("", columns, rows) if rows else "Nothing has been compared yet.")
 
 
 assembly_option = click.option(

@@ -32,6 +32,9 @@ LAMBDA_API = "AWS_LAMBDA_RUNTIME_API"
 PAUSE_SECONDS = 0.1
 JSON = "application/json"
 
+BOTH, REQUESTS, ANSWERS = "both", "requests", "answers"
+"""Which sides of an exchange are kept."""
+
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
@@ -58,17 +61,18 @@ class Recorder:
     https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html
     """
 
-    def __init__(self, uri: str, share: float, redact: Collection[str], put: Put) -> None:
+    def __init__(self, uri: str, share: float, redact: Collection[str], put: Put, keep: str = BOTH) -> None:
         """
         Args:
             uri: `s3://<bucket>/<prefix>/<endpoint>/<variant>/`.
             share: of the exchanges, 0 to 1.
             redact: names of the tensors whose values are not kept.
             put: writes one object.
+            keep: BOTH sides, or one.
         """
         parts = urlsplit(uri)
         self._bucket, self._prefix = parts.netloc, parts.path.strip("/")
-        self._share, self._redact, self._put = share, frozenset(redact), put
+        self._share, self._redact, self._put, self._keep = share, frozenset(redact), put, keep
         self._ended: queue.SimpleQueue[Exchange | None] = queue.SimpleQueue()
         api = os.environ.get(LAMBDA_API)
         # Registered here, in the init phase: Lambda takes no extension later.
@@ -97,17 +101,19 @@ class Recorder:
     def _write(self, exchange: Exchange) -> None:
         moment = exchange.time.astimezone(UTC)
         name = f"{moment:%Y/%m/%d/%H}/{moment:%M-%S}-{moment.microsecond // 1000:03}-{uuid.uuid4()}.jsonl"
-        line = orjson.dumps(record(exchange, self._redact), option=orjson.OPT_APPEND_NEWLINE)
+        line = orjson.dumps(record(exchange, self._redact, self._keep), option=orjson.OPT_APPEND_NEWLINE)
         self._put(self._bucket, f"{self._prefix}/{name}", line, "application/jsonlines")
 
 
-def record(exchange: Exchange, redact: Collection[str] = ()) -> dict[str, Any]:
+def record(exchange: Exchange, redact: Collection[str] = (), keep: str = BOTH) -> dict[str, Any]:
     """One line of a capture: SageMaker's record, version 0."""
+    sides = {}
+    if keep != ANSWERS:
+        sides["endpointInput"] = _side("INPUT", exchange.request_type, exchange.request, redact)
+    if keep != REQUESTS:
+        sides["endpointOutput"] = _side("OUTPUT", exchange.answer_type, exchange.answer, redact)
     return {
-        "captureData": {
-            "endpointInput": _side("INPUT", exchange.request_type, exchange.request, redact),
-            "endpointOutput": _side("OUTPUT", exchange.answer_type, exchange.answer, redact),
-        },
+        "captureData": sides,
         "eventMetadata": {
             "eventId": str(uuid.uuid4()),
             "inferenceId": exchange.request_id,

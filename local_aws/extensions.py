@@ -7,6 +7,7 @@ import asyncio
 from local_aws import (
     absent,
     alarms,
+    athena,
     audit,
     authorization,
     autoscaler,
@@ -53,6 +54,7 @@ def install(home: Home) -> None:
     remembered.install()
     resource_types.install()
     alarms.install()
+    athena.install()
     embedded_metrics.install()
     metric_filters.install()
     insights.install()

@@ -8,9 +8,9 @@ A model's recipe is its own build.py:
     build(weights)     the same names -> their bytes, verified; returns the artifact's files, name -> bytes.
                        Left out: no file but those of the model's folder
 
-To these come the folder's own model.onnx, handler.py, sample.json and expected.json, where it has them, and
-a manifest that names every file with its hash. An artifact has a model.onnx, or else a handler that infers by
-itself.
+To these come the folder's own model.onnx, handler.py, sample.json, expected.json and baseline.jsonl
+(docs/drift.md), where it has them, and a manifest that names every file with its hash. An artifact has a
+model.onnx, or else a handler that infers by itself.
 
 The same sources give the same bytes on every machine. What is up to date is left alone; a folder is whole or
 absent, also with two builds at once.
@@ -40,7 +40,7 @@ MODELS = Path(__file__).resolve().parent
 BUILD = MODELS.parent / "build"
 REQUIREMENTS = MODELS / "requirements.txt"
 #: Files of a model's folder that go into its artifact as they are, where they exist.
-CARRIED = ("model.onnx", "handler.py", "sample.json", "expected.json")
+CARRIED = ("model.onnx", "handler.py", "sample.json", "expected.json", "baseline.jsonl")
 
 
 class BuildError(Exception):

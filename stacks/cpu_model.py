@@ -76,5 +76,6 @@ class CpuModelStack(ModelStack):
         return {
             "CAPTURE_URI": f"{self.captures}/{self.resource_name}/{VARIANT}/",
             "CAPTURE_SHARE": str(spec.capture.percent / 100),
+            "CAPTURE_KEEP": spec.capture.keep,
             "CAPTURE_REDACT": ",".join(spec.capture.redact),
         }

@@ -29,6 +29,9 @@ INFERENCE_AMIS = {12: "al2-ami-sagemaker-inference-gpu-3-1", 13: "al2023-ami-sag
 https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ProductionVariant.html
 """
 
+SIDES = {"both": ("Input", "Output"), "requests": ("Input",), "answers": ("Output",)}
+"""What of an exchange SageMaker is told to capture: it knows no smaller part."""
+
 
 class GpuModelStack(ModelStack):
     def __init__(self, scope: Construct, environment: Environment, spec: GpuModel) -> None:
@@ -203,7 +206,7 @@ class GpuModelStack(ModelStack):
             destination_s3_uri=self.captures,
             kms_key_id=self.key("data").key_arn,
             capture_options=[
-                property_.CaptureOptionProperty(capture_mode=mode) for mode in ("Input", "Output")
+                property_.CaptureOptionProperty(capture_mode=mode) for mode in SIDES[self.spec.capture.keep]
             ],
             # Kept as text; what is not named here would be base64.
             capture_content_type_header=property_.CaptureContentTypeHeaderProperty(

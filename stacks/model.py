@@ -15,7 +15,15 @@ from catalog.model import ModelSpec
 from catalog.names import on_target
 from stacks.base import PlatformStack
 from stacks.constructs import metrics
-from stacks.constructs.alarms import PAGE, TICKET, CompositeAlarm, PlatformAlarm, any_of, of_model
+from stacks.constructs.alarms import (
+    NOT_BREACHING,
+    PAGE,
+    TICKET,
+    CompositeAlarm,
+    PlatformAlarm,
+    any_of,
+    of_model,
+)
 from stacks.constructs.dashboards import add_model_dashboard
 from stacks.constructs.saved_queries import save_model_queries
 from stacks.constructs.slo import PAGES, TICKETS, burning
@@ -126,6 +134,7 @@ class ModelStack(PlatformStack):
         threshold: float,
         periods: int = 1,
         of_them: int | None = None,
+        missing: cloudwatch.TreatMissingData = NOT_BREACHING,
         runbook: str = "",
     ) -> PlatformAlarm:
         """An alarm on what may come to hurt the model's callers; `kind` is its runbook's section too, unless
@@ -140,12 +149,29 @@ class ModelStack(PlatformStack):
             threshold=threshold,
             periods=periods,
             of_them=of_them,
+            missing=missing,
         )
+
+    def _drift(self) -> list[PlatformAlarm]:
+        """An alarm on what the stack `drift` finds, if it looks at this model."""
+        if not self.spec.watched:
+            return []
+        return [
+            self.cause(
+                "drift",
+                metrics.drift("Drifted", self.spec, self.names),
+                "what it is asked, or what it answers, is no longer as it was when its version was new.",
+                threshold=1,
+                # Between two comparisons there is no data: the last one holds.
+                missing=cloudwatch.TreatMissingData.IGNORE,
+            )
+        ]
 
     def watch(self, causes: Sequence[PlatformAlarm]) -> None:
         """The two alarms of this model that somebody hears of, its callers are hurt or soon might be, and the
         dashboard that shows why.
         """
+        causes = [*causes, *self._drift()]
         page = CompositeAlarm(
             self,
             of_model(self.spec, PAGE),

@@ -11,12 +11,16 @@ from catalog.names import EXPIRING, INCOMING, RETIRED_TAG
 from stacks.base import PlatformStack
 from stacks.constructs.acknowledge import acknowledge
 from stacks.constructs.bucket import ACCESS_LOGS, PlatformBucket
+from stacks.constructs.capture_tables import RESULTS
 
 LOGGED = ("models", "data", "audit")
 """The purposes whose buckets log who reads and writes them."""
 
 UPLOAD_DAYS = 7
 """For which an upload can still be looked at, and tried again, after it came."""
+
+RESULT_DAYS = 7
+"""For which what Athena answered can be fetched again."""
 
 
 class StorageStack(PlatformStack):
@@ -84,9 +88,10 @@ class StorageStack(PlatformStack):
 
 
 def payload_rules(payloads: Payloads) -> list[s3.LifecycleRule]:
-    """What becomes of inputs, outputs and captures, each below its own prefix.
+    """What becomes of inputs, outputs and captures, each below its own prefix, and of what is learnt of them.
 
-    Inputs are read once, soon after they came: they only end, if configuration says when.
+    Inputs are read once, soon after they came: they only end, if configuration says when. What a query
+    answered can be asked again. Baselines stay: a version is compared with its own for as long as it is live.
     """
     ends = cdk.Duration.days(payloads.delete_days) if payloads.delete_days else None
     cooled = [
@@ -101,8 +106,11 @@ def payload_rules(payloads: Payloads) -> list[s3.LifecycleRule]:
     ]
     rules = [
         s3.LifecycleRule(id=prefix, prefix=f"{prefix}/", transitions=cooled, expiration=ends)
-        for prefix in ("outputs", "captures")
+        for prefix in ("outputs", "captures", "ground-truth", "drift")
     ]
+    rules.append(
+        s3.LifecycleRule(id=RESULTS, prefix=f"{RESULTS}/", expiration=cdk.Duration.days(RESULT_DAYS))
+    )
     if ends:
         rules.append(s3.LifecycleRule(id="inputs", prefix="inputs/", expiration=ends))
     return rules

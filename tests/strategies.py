@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from catalog import CpuModel, GpuModel, ModelSpec
 from catalog.instances import gpus, hosted, is_gpu
-from catalog.model import Access, Artifact, Capture, Cpu, Gpu, Limits, Release, Scaling, Slo
+from catalog.model import Access, Artifact, Capture, Cpu, Drift, Gpu, Limits, Release, Scaling, Slo
 from catalog.section import NAME_PATTERN
 
 
@@ -44,7 +44,10 @@ shared: dict[str, Any] = {
     "slo": st.builds(
         Slo, availability_percent=st.floats(90, 100, exclude_max=True), p99_ms=st.integers(1, 29000)
     ),
-    "capture": st.builds(Capture, percent=st.integers(0, 100)),
+    "capture": st.builds(
+        Capture, percent=st.integers(0, 100), keep=st.sampled_from(["both", "requests", "answers"])
+    ),
+    "drift": st.builds(Drift, enabled=st.booleans(), every_hours=st.sampled_from([1, 6, 24])),
     "release": st.builds(Release, canary_percent=st.integers(0, 50), bake_minutes=st.integers(1, 60)),
     "access": st.builds(Access, scope=st.sampled_from(["shared", "own"])),
 }

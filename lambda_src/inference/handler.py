@@ -10,6 +10,7 @@ Environment:
     PHASE_METRICS   1: how long the phases of an inference take, and the load, are metrics too
     CAPTURE_URI     s3://<bucket>/<prefix>/<endpoint>/<variant>/, where captures go; without it none are made
     CAPTURE_SHARE   of the answered requests, 0 to 1
+    CAPTURE_KEEP    `both` sides of an exchange, or `requests` or `answers` alone
     CAPTURE_REDACT  the tensors whose values are not captured, separated by commas
 
 The model is loaded with the module, where Lambda gives a full CPU and SnapStart takes its snapshot. If that
@@ -29,7 +30,7 @@ from embedded_metrics import publish
 
 from inference_runtime import logs, s3, tracing
 from inference_runtime.artifacts import fetch
-from inference_runtime.capture import JSON, Exchange, Recorder
+from inference_runtime.capture import BOTH, JSON, Exchange, Recorder
 from inference_runtime.codecs import ACCEPT_ENCODING, CONTENT_ENCODING, names_binary
 from inference_runtime.model import Model
 from inference_runtime.service import DEFAULT_MAX_BODY_BYTES, Answer, Service
@@ -53,7 +54,8 @@ def _recorder() -> Recorder | None:
     if not uri:
         return None
     redact = [name for name in os.environ.get("CAPTURE_REDACT", "").split(",") if name]
-    return Recorder(uri, float(os.environ["CAPTURE_SHARE"]), redact, s3.upload)
+    keep = os.environ.get("CAPTURE_KEEP", BOTH)
+    return Recorder(uri, float(os.environ["CAPTURE_SHARE"]), redact, s3.upload, keep)
 
 
 service = Service(

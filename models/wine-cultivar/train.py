@@ -1,4 +1,5 @@
 """Train the classifier, and write it with its preprocessing to model.onnx beside this file: `make train`.
+And what its traffic is expected to be, to baseline.jsonl: all wines of the data, with its answers.
 
 The data are 178 chemical analyses of wines from three cultivars (Forina et al., UCI Machine Learning
 Repository, https://doi.org/10.24432/C5PC7J, CC BY 4.0), as scikit-learn ships them. scikit-learn and its
@@ -11,7 +12,9 @@ the names.
 """
 
 import argparse
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from skl2onnx import convert_sklearn
@@ -55,6 +58,26 @@ def main() -> None:
         target_opset=OPSETS,
     )
     options.output.write_bytes(model.SerializeToString(deterministic=True))
+    probability = pipeline.predict_proba(measurements).round(6)
+    told = zip(measurements.tolist(), pipeline.predict(measurements), probability.tolist(), strict=True)
+    lines = [_line(wine, str(cultivar), shares) for wine, cultivar, shares in told]
+    options.output.with_name("baseline.jsonl").write_text("".join(lines))
+
+
+def _line(wine: list[float], cultivar: str, shares: list[float]) -> str:
+    """A wine's request and answer, as clients send and get them."""
+
+    def tensor(name: str, datatype: str, shape: list[int], data: list[Any]) -> dict[str, Any]:
+        return {"name": name, "datatype": datatype, "shape": shape, "data": data}
+
+    exchange = {
+        "inputs": [tensor("measurements", "FP32", [1, len(wine)], wine)],
+        "outputs": [
+            tensor("cultivar", "BYTES", [1], [cultivar]),
+            tensor("probability", "FP32", [1, len(shares)], shares),
+        ],
+    }
+    return json.dumps(exchange) + "\n"
 
 
 if __name__ == "__main__":

@@ -57,6 +57,8 @@ def add_model_dashboard(
         _graph("Errors by kind", by_kind),
         *(_function(stack, spec) if isinstance(spec, CpuModel) else _endpoint(stack, spec)),
     )
+    if spec.watched:
+        dashboard.add_widgets(*_drift(stack, spec))
     group = stack.names.model_log_group(spec.name, spec.home)
     dashboard.add_widgets(
         _log(
@@ -369,6 +371,27 @@ def _endpoint(stack: PlatformStack, spec: GpuModel) -> list[cloudwatch.IWidget]:
             [copies, instances],
             right=[requests, sleeping],
             lines=lines,
+        ),
+    ]
+
+
+def _drift(stack: PlatformStack, spec: ModelSpec) -> list[cloudwatch.IWidget]:
+    """What comparisons of captures with the baseline found."""
+
+    def found(name: str, label: str) -> cloudwatch.IMetric:
+        return _labelled(metrics.drift(name, spec, stack.names), label)
+
+    return [
+        _graph("Drift: how much has drifted", [found("Drifted", "features")], lines=[_line(1, "alarm")]),
+        _graph(
+            "Drift: the largest shift (PSI)",
+            [found("DriftLargestPsi", "PSI")],
+            lines=[_line(spec.drift.psi, "drift.psi")],
+        ),
+        _graph(
+            "Rows compared, and how many were right (%)",
+            [found("DriftRows", "rows")],
+            right=[found("Accuracy", "accuracy"), found("DriftMisfits", "misfits")],
         ),
     ]
 

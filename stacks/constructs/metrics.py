@@ -117,6 +117,19 @@ def probe(name: str, names: Names, period: cdk.Duration) -> cloudwatch.Metric:
     )
 
 
+def drift(name: str, spec: ModelSpec, names: Names) -> cloudwatch.Metric:
+    """What comparisons of a model's captures with its baseline found: `Drifted`, how much has drifted;
+    `DriftLargestPsi`; `DriftRows`; `DriftMisfits` and `Accuracy`, in percent. One value each comparison.
+    """
+    return cloudwatch.Metric(
+        namespace=names.metrics_namespace,
+        metric_name=name,
+        dimensions_map={"Model": spec.name},
+        statistic="Maximum",
+        period=cdk.Duration.hours(1),
+    )
+
+
 def model(spec: ModelSpec, names: Names) -> ModelMetrics:
     """Metrics of a model's own target: AWS/Lambda (milliseconds) or AWS/SageMaker (microseconds).
 

@@ -4,6 +4,8 @@ Nobody waits for such a function, so nobody would notice that it failed. Whateve
 failed every attempt, becomes a message in the environment's one dead-letter queue, which has an alarm.
 """
 
+from collections.abc import Mapping
+
 import aws_cdk as cdk
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
@@ -51,7 +53,7 @@ class DeadLetters(sqs.Queue):
 
 
 class Trigger(events.Rule):
-    """Runs `function` on a schedule, on events, or on both; a function has one trigger.
+    """Runs `function` on a schedule, on events, or on both.
 
     Deploy the stack after `observability`, whose queue takes what fails.
 
@@ -59,7 +61,9 @@ class Trigger(events.Rule):
         schedule: when, such as `events.Schedule.rate(cdk.Duration.days(1))`.
         pattern: the events of the account's default bus that start it.
         retries: further attempts, 0 to 2, after the function has failed.
-        max_age: how long after the event an attempt still makes sense, a minute to six hours.
+        max_age: how long after the event an attempt still makes sense, a minute to six hours. Of a function
+            with several triggers, the first says this and `retries` for all.
+        message: what the function is given in place of the event.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class Trigger(events.Rule):
         pattern: events.EventPattern | None = None,
         retries: int = 2,
         max_age: cdk.Duration | None = None,
+        message: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(
             stack, construct_id, description=description, schedule=schedule, event_pattern=pattern
@@ -84,16 +89,30 @@ class Trigger(events.Rule):
                 function.function,
                 dead_letter_queue=sqs.Queue.from_queue_arn(self, "DeadLetters", arn),
                 max_event_age=age,
+                event=events.RuleTargetInput.from_object(message) if message is not None else None,
             )
         )
+        # Through the L1: the function is made without knowing what will start it.
+        resource = function.function.node.default_child
+        assert isinstance(resource, lambda_.CfnFunction)
+        if resource.dead_letter_config is None:
+            self._report_failures(stack, function, resource, arn, age, retries)
+
+    def _report_failures(
+        self,
+        stack: PlatformStack,
+        function: PlatformFunction,
+        resource: lambda_.CfnFunction,
+        arn: str,
+        age: cdk.Duration,
+        retries: int,
+    ) -> None:
+        """Send what failed every attempt to the dead-letter queue."""
         function.function.configure_async_invoke(max_event_age=age, retry_attempts=retries)
         acknowledge(
             function.function,
             {"LambdaAsyncFailureDestination": "The dead-letter queue takes what failed every attempt."},
         )
-        # Through the L1: the function is made without knowing what will start it.
-        resource = function.function.node.default_child
-        assert isinstance(resource, lambda_.CfnFunction)
         resource.dead_letter_config = lambda_.CfnFunction.DeadLetterConfigProperty(target_arn=arn)
         for statement in (
             iam.PolicyStatement(sid="ReportFailures", actions=["sqs:SendMessage"], resources=[arn]),

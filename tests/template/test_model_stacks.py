@@ -36,10 +36,11 @@ def test_gpu_endpoint_rolls_back_on_alarms_of_its_own_stack(prod: Assembly) -> N
     endpoint = prod.one("AWS::SageMaker::Endpoint", GPU_STACK).properties
     alarms = endpoint["DeploymentConfig"]["AutoRollbackConfiguration"]["Alarms"]
     own = {alarm.logical_id for alarm in prod.resources("AWS::CloudWatch::Alarm") if alarm.stack == GPU_STACK}
-    assert {alarm["AlarmName"]["Ref"] for alarm in alarms} <= own
-    assert alarms
+    named = {alarm["AlarmName"]["Ref"] for alarm in alarms}
+    assert named
+    assert named <= own
     assert endpoint["RetainAllVariantProperties"] is True
-    for alarm in (one for one in prod.resources("AWS::CloudWatch::Alarm") if one.logical_id in own):
+    for alarm in (one for one in prod.resources("AWS::CloudWatch::Alarm") if one.logical_id in named):
         assert alarm.properties["TreatMissingData"] == "notBreaching", alarm.logical_id
 
 
@@ -249,6 +250,18 @@ def prod_environment() -> Environment:
             },
         }
     )
+
+
+@pytest.mark.parametrize(
+    ("keep", "modes"), [("both", ["Input", "Output"]), ("requests", ["Input"]), ("answers", ["Output"])]
+)
+def test_sagemaker_captures_the_sides_that_may_be_kept(
+    gpu_stack: Callable[..., Template], keep: str, modes: list[str]
+) -> None:
+    template = gpu_stack(capture={"percent": 20, "keep": keep})
+    [config] = template.find_resources("AWS::SageMaker::EndpointConfig").values()
+    options = config["Properties"]["DataCaptureConfig"]["CaptureOptions"]
+    assert [option["CaptureMode"] for option in options] == modes
 
 
 def test_volume_key_is_left_out_where_the_instance_has_nvme(gpu_stack: Callable[..., Template]) -> None:

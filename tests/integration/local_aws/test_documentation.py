@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local_aws import autoscaler, autoscaling, resource_types
+from local_aws import athena, autoscaler, autoscaling, resource_types
 from local_aws.cloudformation import ResourceType
 from local_aws.sagemaker import container, deployment, fleet
 from local_aws.sagemaker.components import Components
@@ -29,7 +29,7 @@ def documented_types() -> set[str]:
     return types
 
 
-@pytest.mark.parametrize("module", [resource_types, autoscaling])
+@pytest.mark.parametrize("module", [resource_types, autoscaling, athena])
 def test_every_added_type_is_in_the_table(module: object) -> None:
     kinds = {kind.name for kind in vars(module).values() if isinstance(kind, ResourceType)}
     assert kinds

@@ -37,17 +37,20 @@ class TestHelp:
             "token",
             "models",
             "infer",
+            "publish",
             "serve",
             "bench",
             "logs",
         ]
-        names = [*calling, "diff", "baseline", "prune", "demo"]
+        names = [*calling, "drift", "diff", "baseline", "prune", "demo"]
         listed = text.split("Commands:")[1].split("Exit status:")[0]
         lines = [line.split()[0] for line in listed.splitlines() if line.strip()]
         assert lines == names
         assert "3    the environment is not up, not deployed, or does not answer" in text
 
-    @pytest.mark.parametrize("command", ["up", "status", "token", "models", "infer", "logs", "diff", "prune"])
+    @pytest.mark.parametrize(
+        "command", ["up", "status", "token", "models", "infer", "logs", "drift", "diff", "prune"]
+    )
     def test_every_command_that_takes_options_shows_an_example(self, command: str) -> None:
         assert "  inferctl" in run(command, "--help").output.split("Options:")[0].split("\n", 1)[1]
 

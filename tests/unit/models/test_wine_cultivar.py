@@ -1,5 +1,6 @@
 """The classifier in the repository is the one that its training makes."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -53,6 +54,25 @@ def test_training_again_gives_the_same_network(tmp_path):
             assert (one.name, one.type, one.strings) == (two.name, two.type, two.strings)
             np.testing.assert_allclose(one.floats, two.floats, rtol=1e-4, atol=1e-5)
     assert [numpy_helper.to_array(each) for each in ours.initializer] == []
+    mine, other = (exchanges(folder / "baseline.jsonl") for folder in (FOLDER, tmp_path))
+    assert mine[0].tolist() == other[0].tolist()
+    assert mine[1] == other[1]
+    np.testing.assert_allclose(mine[2], other[2], atol=1e-5)
+
+
+def exchanges(file: Path) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """The measurements, cultivars and probabilities of a baseline."""
+    documents = [json.loads(line) for line in file.read_text().splitlines()]
+    measurements = np.array([each["inputs"][0]["data"] for each in documents])
+    cultivar, probability = ([each["outputs"][i]["data"] for each in documents] for i in (0, 1))
+    return measurements, [name for (name,) in cultivar], np.array(probability)
+
+
+def test_the_baseline_is_what_the_network_answers(model):
+    measurements, cultivar, probability = exchanges(FOLDER / "baseline.jsonl")
+    answer = ask(model, measurements)
+    assert [name.decode() for name in answer["cultivar"]] == cultivar
+    np.testing.assert_allclose(answer["probability"], probability, atol=1e-5)
 
 
 def test_the_scaling_is_in_the_graph(model):

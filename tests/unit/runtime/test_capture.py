@@ -124,6 +124,20 @@ def test_values_of_redacted_tensors_are_not_kept(name: str, side: str) -> None:
         assert tensor["shape"] == [2]
 
 
+@pytest.mark.parametrize(
+    ("keep", "sides"),
+    [
+        (capture.BOTH, ["endpointInput", "endpointOutput"]),
+        (capture.REQUESTS, ["endpointInput"]),
+        (capture.ANSWERS, ["endpointOutput"]),
+    ],
+)
+def test_a_side_that_is_not_to_be_kept_is_not(keep: str, sides: list[str]) -> None:
+    bucket = Bucket()
+    Recorder(URI, 1, (), bucket.put, keep).end(exchange())
+    assert list(json.loads(bucket.get()["body"])["captureData"]) == sides
+
+
 def test_what_is_no_json_is_kept_as_base64_and_not_at_all_where_values_may_not_be() -> None:
     octets = dataclasses.replace(exchange(), answer=b"\xff\x00", answer_type="application/octet-stream")
     kept = capture.record(octets)["captureData"]["endpointOutput"]
