@@ -122,8 +122,8 @@ class Packages:
         described = {
             **package.said,
             **_summary(package),
-            # In the place of a name, a package of a group has its group's.
-            "ModelPackageName": package.group,
+            # A package of a group has no name of its own. This is one that DescribeModelPackage takes.
+            "ModelPackageName": package.name,
             "ModelPackageStatusDetails": {"ValidationStatuses": [], "ImageScanStatuses": []},
             "CreatedBy": package.created_by,
         }
@@ -176,8 +176,8 @@ class Packages:
 
 
 def _package(scope: Scope, found: Resources, name: str) -> Package:
-    """A package of a group by its ARN, which is its only name."""
-    _, _, versioned = name.partition(":model-package/")
+    """A package of a group, by its ARN or as `<group>/<version>`."""
+    versioned = name.rpartition(":model-package/")[2]
     group_name, _, version = versioned.partition("/")
     group = found.package_groups.get(group_name.lower())
     package = group.packages.get(int(version)) if group and version.isdecimal() else None

@@ -7,7 +7,9 @@ embedded AWS.
 
 import json
 import sys
+from contextlib import suppress
 
+import boto3
 from sagemaker.core.resources import Endpoint, ModelPackage, ModelPackageGroup
 from sagemaker.core.shapes import (
     ContainersItem,
@@ -24,16 +26,20 @@ def approve(group: str, folder: str) -> str:
     source = S3ModelDataSource(s3_uri=folder, s3_data_type="S3Prefix", compression_type="None")
     # Of two shapes of this name the SDK takes the model card's, which has such containers.
     container = ContainersItem(image=IMAGE, model_data_source=ModelDataSource(s3_data_source=source))
-    package = ModelPackage.create(
-        model_package_group_name=group,
-        model_package_description="Registered by the SDK",
-        model_approval_status="PendingManualApproval",
-        inference_specification=InferenceSpecification(containers=[container]),
-    )
+    # 3.27 looks for a name in CreateModelPackage's answer, which has an ARN only: the package is there then.
+    with suppress(KeyError):
+        ModelPackage.create(
+            model_package_group_name=group,
+            model_package_description="Registered by the SDK",
+            model_approval_status="PendingManualApproval",
+            inference_specification=InferenceSpecification(containers=[container]),
+        )
+    listed = boto3.client("sagemaker").list_model_packages(ModelPackageGroupName=group)
+    arn: str = listed["ModelPackageSummaryList"][0]["ModelPackageArn"]
+    package = ModelPackage.get(model_package_name=arn)
     package.update(model_approval_status="Approved", approval_description="better recall")
-    package.refresh()
-    assert package.model_approval_status == "Approved"
-    return str(package.model_package_arn)
+    assert ModelPackage.get(model_package_name=arn).model_approval_status == "Approved"
+    return arn
 
 
 def invoke(endpoint: str, body: str) -> str:
