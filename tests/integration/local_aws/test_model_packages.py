@@ -75,7 +75,7 @@ def test_every_answer_is_one_that_the_model_allows(aws: Embedded) -> None:
         "ListModelPackageGroups": sagemaker.list_model_package_groups(NameContains=group),
     }
     faults = [fault for name, answer in answers.items() for fault in violations("sagemaker", name, answer)]
-    # The model demands a name, which a package of a group has not; the SageMaker SDK describes it again by this.
+    # A package of a group has no name, which the model demands; the SageMaker SDK asks for it again by this.
     [odd] = faults
     assert odd.startswith(f"DescribeModelPackage.ModelPackageName is '{group}/1'")
     described = answers["DescribeModelPackage"]
