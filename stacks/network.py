@@ -36,9 +36,9 @@ ENDPOINTS = {
 }
 """IAM's name of a service -> the name of its interface endpoint, and what is the platform's there."""
 
-INDIRECT = {"kms"}
-"""Services that a function needs rights for, and that another service calls in its name: S3, when it
-decrypts."""
+INDIRECT = {"kms", "iam"}
+"""Services that a function needs rights for and does not call: another does in its name, as S3 when it decrypts,
+or looks whether it may, as SageMaker when it is given a role (`iam:PassRole`)."""
 
 
 class NetworkStack(PlatformStack):

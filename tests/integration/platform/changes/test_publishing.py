@@ -1,7 +1,4 @@
-"""A version that may not be released changes nothing that serves, however it was published.
-
-Those that may are released by the tests in `changes`, on a platform of their own.
-"""
+"""A version that may not be released changes nothing that serves, however it was published."""
 
 import json
 from pathlib import Path
@@ -13,6 +10,8 @@ from tests.integration.local_aws.embedded import until
 from tests.integration.platform.conftest import Platform
 from tests.integration.platform.releasing import MODELS, live, serving
 from tests.integration.platform.versions import of_artifact, over, upload, version_of
+
+pytestmark = pytest.mark.changes
 
 MODEL = "wine-cultivar"
 WRONG = b'{"outputs": {"cultivar": {"equals": ["barolo", "barolo", "barolo"]}}}'

@@ -8,6 +8,8 @@ import pytest
 from tests.integration.platform.conftest import Platform
 from tests.integration.platform.releasing import Callers, ended, live, serving, settings, start, version_of
 
+pytestmark = pytest.mark.changes
+
 MODEL = "wine-cultivar"
 
 BREAKS_WHERE_IT_SERVES = """
