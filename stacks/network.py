@@ -37,8 +37,8 @@ ENDPOINTS = {
 """IAM's name of a service -> the name of its interface endpoint, and what is the platform's there."""
 
 INDIRECT = {"kms", "iam"}
-"""Services that a function needs rights for and does not call: another does in its name, as S3 when it decrypts,
-or looks whether it may, as SageMaker when it is given a role (`iam:PassRole`)."""
+"""Services that a function needs rights for and does not call: another does in its name, as S3 when it
+decrypts, or looks whether it may, as SageMaker when it is given a role (`iam:PassRole`)."""
 
 
 class NetworkStack(PlatformStack):
