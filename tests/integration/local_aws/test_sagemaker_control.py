@@ -102,7 +102,7 @@ def test_a_configuration_of_a_model_that_is_not_there_is_refused(aws: Embedded) 
         aws.config("nowhere")
 
 
-@pytest.mark.parametrize("operation", ["CreateTransformJob", "CreateModelPackage", "CreateExperiment"])
+@pytest.mark.parametrize("operation", ["CreateTransformJob", "CreateExperiment"])
 def test_operations_that_are_not_served_say_so_by_name(aws: Embedded, operation: str) -> None:
     sagemaker = aws.client("sagemaker")
     # The least that botocore lets through: the refusal must come from the service.
