@@ -6,7 +6,7 @@ https://doi.org/10.24432/C50P49). Each repetition draws a baseline and a window 
 row, and judges them as the function `drift` does, with the defaults of `drift:` in model.yaml. What is drawn
 like that differs by chance alone; what is then done to the window is known.
 
-Prints tables in Markdown, and draws the plot in docs/images/drift-power.svg. Runs in build/training, as it
+Prints tables in Markdown, and draws docs/images/plot-drift-power.svg. Runs in build/training, as it
 needs scikit-learn.
 """
 
@@ -31,7 +31,7 @@ from sklearn.datasets import load_breast_cancer, load_digits  # noqa: E402
 from inference_runtime.manifest import Manifest, TensorSpec  # noqa: E402
 
 LEVEL, PSI = 0.01, 0.2
-PLOT = ROOT / "docs" / "images" / "drift-power.svg"
+PLOT = ROOT / "docs" / "images" / "plot-drift-power.svg"
 
 Data = tuple[np.ndarray, np.ndarray]
 Change = Callable[[np.ndarray, np.ndarray, np.random.Generator], Data]
