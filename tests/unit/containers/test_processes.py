@@ -213,7 +213,10 @@ def test_a_stop_drains_all_of_them(tmp_path: Path) -> None:
         many(server, stack)
         halves = [stack.enter_context(server.connect()) for _ in range(4)]
         for half in halves:
-            half.sendall(POST % len(body) + body[:-1])
+            # Who is asked to go on has been read: only then has the request begun.
+            half.sendall((POST % len(body)).replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"))
+            assert half.recv(65536).startswith(b"HTTP/1.1 100 ")
+            half.sendall(body[:-1])
         server.process.send_signal(signal.SIGTERM)
         # Whoever has not begun is sent away, and nobody else is let in.
         until(lambda: _open(server) == len(halves))

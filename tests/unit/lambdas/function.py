@@ -24,9 +24,9 @@ def imported(function: str, module_name: str = "handler") -> ModuleType:
 
 
 @contextmanager
-def own_loggers() -> Iterator[None]:
+def own_loggers(*others: str) -> Iterator[None]:
     """Loggers that a cold start configures are the process's, which here outlives it: put them back."""
-    loggers = [logging.getLogger(name) for name in ("inference", "inference_runtime")]
+    loggers = [logging.getLogger(name) for name in ("inference", "inference_runtime", *others)]
     before = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
     try:
         yield
