@@ -158,6 +158,7 @@ def _has_pickled_member(path: Path) -> bool:
                         if _has_objects(file.read(4096)):
                             return True
     except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError):
+        # Damaged, compressed otherwise or encrypted: who would unpickle a member cannot read it either.
         return False
     return False
 

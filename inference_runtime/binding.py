@@ -25,8 +25,6 @@ from inference_runtime.tensors import DTYPES, Array
 
 Arrays = dict[str, Array]
 
-#: The provider's option that lets a session capture.
-CAPTURING = {"enable_cuda_graph": "1"}
 #: Of page-locked memory, in bytes, that one model takes at most.
 _LOCKED_BYTES = 256 * 1024 * 1024
 #: A first run allocates, a second is captured, a third is the first from the capture.
@@ -55,7 +53,8 @@ class Binding:
         device: str = "cuda",
         number: int = 0,
     ) -> None:
-        """`inputs` and `outputs` are all of the graph's; every axis but the first has a fixed length.
+        """`session` may capture (`enable_cuda_graph`). `inputs` and `outputs` are all of the graph's; every
+        axis but the first has a fixed length.
 
         Args:
             rows: the largest bucket that is wanted; there may be room for less.

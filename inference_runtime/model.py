@@ -214,7 +214,7 @@ class Model:
         from inference_runtime import binding
 
         try:
-            session = _open_session(self._path, self._engine, binding.CAPTURING)
+            session = _open_session(self._path, self._engine, capturing=True)
             self._binding = binding.Binding(
                 session, manifest.inputs, manifest.outputs, rows, number=self._engine.gpu
             )
@@ -325,7 +325,7 @@ def _load_handler(artifact: Artifact) -> Handler:
         raise ArtifactError(f"{manifest.handler}: {type(error).__name__}: {error}") from error
 
 
-def _open_session(path: Path, engine: Engine, cuda: Mapping[str, str] = MappingProxyType({})) -> Any:
+def _open_session(path: Path, engine: Engine, *, capturing: bool = False) -> Any:
     # Imported here, as it takes most of a cold start, which a model without a graph does not need.
     import onnxruntime as ort
 
@@ -346,10 +346,9 @@ def _open_session(path: Path, engine: Engine, cuda: Mapping[str, str] = MappingP
         # The CUDA libraries come from wheels, which are not on the loader's path.
         ort.preload_dlls()
     device = "cpu" if reason else "cuda" if engine.device == "auto" else engine.device
-    providers = [(name, _provider_options(name, engine)) for name in PROVIDERS[device] if name in available]
-    for name, provider in providers:
-        if name == "CUDAExecutionProvider":
-            provider.update(cuda)
+    providers = [
+        (name, _provider_options(name, engine, capturing)) for name in PROVIDERS[device] if name in available
+    ]
     try:
         session = ort.InferenceSession(str(path), options, providers)
     except Exception as error:
@@ -360,7 +359,7 @@ def _open_session(path: Path, engine: Engine, cuda: Mapping[str, str] = MappingP
     return session
 
 
-def _provider_options(provider: str, engine: Engine) -> dict[str, str]:
+def _provider_options(provider: str, engine: Engine, capturing: bool) -> dict[str, str]:
     if provider == "CPUExecutionProvider":
         return {}
     options = {"device_id": str(engine.gpu)}
@@ -368,6 +367,8 @@ def _provider_options(provider: str, engine: Engine) -> dict[str, str]:
         # For every new shape the exhaustive search, which is the default, takes up to half a second and finds
         # nothing better (docs/performance.md).
         options["cudnn_conv_algo_search"] = "HEURISTIC"
+        if capturing:
+            options["enable_cuda_graph"] = "1"
     if provider == "TensorrtExecutionProvider" and engine.cache:
         # Building an engine takes minutes; the next start finds it here.
         options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(engine.cache)}

@@ -10,6 +10,7 @@ A lock never outlives its execution: whoever finds that it has ended takes it ov
 """
 
 import os
+from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
@@ -77,15 +78,12 @@ def take_turn(model: str, entry: str, execution: str) -> dict[str, Any] | None:
 
 def let_go(model: str, execution: str) -> None:
     """Unlock the model, if this execution holds it."""
-    try:
-        _table().delete_item(
-            Key={"model": model, "entry": LOCK},
-            ConditionExpression="execution = :mine",
-            ExpressionAttributeValues={":mine": execution},
-        )
-    except ClientError as error:
-        if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
-            raise
+    _if(
+        _table().delete_item,
+        Key={"model": model, "entry": LOCK},
+        ConditionExpression="execution = :mine",
+        ExpressionAttributeValues={":mine": execution},
+    )
 
 
 def remember(model: str, **values: Any) -> None:
@@ -141,8 +139,13 @@ def _get(model: str, entry: str) -> dict[str, Any]:
 def _put(item: dict[str, Any], condition: str, values: dict[str, str] | None = None) -> bool:
     """Write an item if a condition holds; whether it did."""
     given = {"ExpressionAttributeValues": values} if values else {}
+    return _if(_table().put_item, Item=item, ConditionExpression=condition, **given)
+
+
+def _if(write: Callable[..., object], **request: Any) -> bool:
+    """Do a conditional write; whether its condition held."""
     try:
-        _table().put_item(Item=item, ConditionExpression=condition, **given)
+        write(**request)
     except ClientError as error:
         if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
             raise

@@ -91,7 +91,7 @@ def test_an_endpoint_is_released_refused_what_does_not_start_and_brought_back(pl
     assert callers.failures == []
 
 
-def test_releases_of_one_model_queue_and_events_twice_are_one(platform: Platform) -> None:
+def test_releases_of_one_model_queue(platform: Platform) -> None:
     versions = {f"2.0.{n}": version_of(platform, CPU, f"2.0.{n}") for n in (1, 2)}
     executions = [start(platform, CPU, version, sha256) for version, sha256 in versions.items()]
     first, second = (ended(platform, CPU, execution) for execution in executions)
