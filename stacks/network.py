@@ -27,14 +27,16 @@ ENDPOINTS = {
     "events": ("events", "event-bus/default"),
     "lambda": ("lambda", "function:{prefix}-*"),
     "sagemaker": ("sagemaker.api", "*/{prefix}-*"),
+    "sagemaker:InvokeEndpoint": ("sagemaker.runtime", "*/{prefix}-*"),
     "secretsmanager": ("secretsmanager", "secret:inference/{environment}/*"),
-    "logs": ("logs", "log-group:*"),
+    "logs": ("logs", "*"),
     "sns": ("sns", "{prefix}-*"),
     "sqs": ("sqs", "{prefix}-*"),
     "states": ("states", "*:{prefix}-*"),
     "ssm": ("ssm", "parameter/inference/{environment}/*"),
 }
-"""IAM's name of a service -> the name of its interface endpoint, and what is the platform's there."""
+"""IAM's name of a service -> the name of its interface endpoint, and what is the platform's there; or of an
+action, where the service has another endpoint for it."""
 
 INDIRECT = {"kms", "iam"}
 """Services that a function needs rights for and does not call: another does in its name, as S3 when it
@@ -72,26 +74,26 @@ class NetworkStack(PlatformStack):
     def serve(self, calls: Sequence[iam.PolicyStatement]) -> None:
         """Let a control function reach what its role's statements call, and nothing else."""
         for statement in calls:
-            for service, actions in _by_service(statement.actions).items():
-                if service == "s3":
+            for key, actions in _by_endpoint(statement.actions).items():
+                if key == "s3":
                     if self._s3 is not None:
                         self._allow(self._s3, actions, statement.resources)
-                elif service not in INDIRECT:
-                    self._serve(service, actions)
+                elif key not in INDIRECT:
+                    self._serve(key, actions)
 
-    def _serve(self, service: str, actions: Sequence[str]) -> None:
-        if service not in ENDPOINTS:
+    def _serve(self, key: str, actions: Sequence[str]) -> None:
+        if key not in ENDPOINTS:
             raise ValueError(
-                f"A control function calls {', '.join(actions)}, and no interface endpoint of {service!r} is "
+                f"A control function calls {', '.join(actions)}, and no interface endpoint of {key!r} is "
                 "known: add it to ENDPOINTS in stacks/network.py, or let the function run outside the network"
             )
         if self._config.vpc and not self._config.vpc.create_endpoints:
             return  # the VPC has them: docs/network.md
-        name, resource = ENDPOINTS[service]
-        if service not in self._endpoints:
-            self._endpoints[service] = ec2.InterfaceVpcEndpoint(
+        name, resource = ENDPOINTS[key]
+        if key not in self._endpoints:
+            self._endpoints[key] = ec2.InterfaceVpcEndpoint(
                 self,
-                f"Endpoint-{service}",
+                f"Endpoint-{key.replace(':', '-')}",
                 vpc=self.vpc,
                 service=ec2.InterfaceVpcEndpointAwsService(name),
                 subnets=ec2.SubnetSelection(subnets=self._subnets("control")),
@@ -99,8 +101,8 @@ class NetworkStack(PlatformStack):
                 open=False,
             )
         ours = resource.format(prefix=self.names.prefix, environment=self.names.environment)
-        arn = ours if ours == "*" else self.regional_arn(service, ours)
-        self._allow(self._endpoints[service], actions, [arn])
+        arn = ours if ours == "*" else self.regional_arn(key.partition(":")[0], ours)
+        self._allow(self._endpoints[key], actions, [arn])
 
     def _made(self) -> ec2.IVpc:
         groups = [
@@ -239,9 +241,10 @@ class NetworkStack(PlatformStack):
         )
 
 
-def _by_service(actions: Sequence[str]) -> Mapping[str, list[str]]:
+def _by_endpoint(actions: Sequence[str]) -> Mapping[str, list[str]]:
     """`["ssm:GetParameter", "kms:Decrypt"]` -> `{"ssm": ["ssm:GetParameter"], "kms": ["kms:Decrypt"]}`."""
-    services: dict[str, list[str]] = {}
+    endpoints: dict[str, list[str]] = {}
     for action in actions:
-        services.setdefault(action.partition(":")[0], []).append(action)
-    return services
+        key = action if action in ENDPOINTS else action.partition(":")[0]
+        endpoints.setdefault(key, []).append(action)
+    return endpoints

@@ -106,8 +106,9 @@ def test_control_functions_work_inside_the_vpc(vault: Platform) -> None:
         for name, function in functions(vault).items()
         if not function.get("VpcConfig", {}).get("SubnetIds")
     }
-    # The probe is a client, and what switches account services on calls APIs that have no endpoint here.
-    assert {name.split("-")[2] for name in outside} == {"health", "account"}
+    # The probe and releases ask models as clients do, and what switches account services on calls APIs that
+    # have no endpoint here.
+    assert {name.split("-")[2] for name in outside} == {"health", "releases", "account"}
     events, started = vault.aws("events"), 0
     for rule in events.list_rules()["Rules"]:
         for target in events.list_targets_by_rule(Rule=rule["Name"])["Targets"]:
