@@ -33,7 +33,7 @@ FORMS: dict[str, dict[str, Any]] = {
 # What Lambda does in a function's name, by the sid of its statement or, for traces, by the action.
 BY_LAMBDA = {"WriteLogs", "AttachToTheNetwork", "ReportFailures", "EncryptFailures"}
 
-# X-Ray is Lambda's to reach, KMS that of the service which encrypts, roles that of the service they are passed to.
+# X-Ray is for Lambda to reach, KMS for the service that encrypts, roles for the one they are passed to.
 INDIRECT = {"xray", "kms", "iam"}
 
 # IAM's name of a service, or of an action -> that of its endpoint, where they differ.
