@@ -2,6 +2,7 @@
 tests of several folders share: one synthesis of each environment.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,9 @@ from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
     from tests.assembly import Assembly
+
+# As many processes as cores: threads of each would wait for one another. To be said before NumPy is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # No example fails for the time it takes: the machine may be busy.
 patient = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])

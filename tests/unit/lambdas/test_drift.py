@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import boto3
 import numpy as np
 import pytest
 
 from inference_runtime.capture import ANSWERS, Exchange, record
 from tests.unit.lambdas.function import imported
-from tests.unit.mocked_aws import mocked_aws
+from tests.unit.memory_s3 import MemoryS3
 
 DRIFT = imported("drift")
 
@@ -68,12 +67,10 @@ def changed(make: Make, side: str, name: str, change: Callable[[Any], Any]) -> M
 class Account:
     """The two buckets, with a model's artifact, and the function over them."""
 
-    def __init__(self, baseline: list[dict[str, Any]] | None = None) -> None:
-        self.s3 = boto3.client("s3")
-        for bucket in ("data", "models"):
-            self.s3.create_bucket(Bucket=bucket)
-        self.random = np.random.default_rng(7)
-        self.ids = 0
+    def __init__(self, s3: MemoryS3, baseline: list[dict[str, Any]] | None = None, *, seed: int = 7) -> None:
+        self.s3 = s3
+        self.random = np.random.default_rng(seed)
+        self.ids = 1000 * seed
         files: dict[str, Any] = {"handler.py": {"sha256": "0" * 64, "size": 1}}
         own = "".join(json.dumps(each) + "\n" for each in baseline or [])
         if baseline:
@@ -143,20 +140,47 @@ class Account:
         return content.decode()
 
 
-@pytest.fixture
-def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with mocked_aws(
-        monkeypatch, DATA_BUCKET="data", MODELS_BUCKET="models", METRICS_NAMESPACE="Inference/test"
-    ):
-        yield
+@pytest.fixture(scope="module")
+def variables() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATA_BUCKET", "data")
+        patch.setenv("MODELS_BUCKET", "models")
+        patch.setenv("METRICS_NAMESPACE", "Inference/test")
+        yield patch
 
 
 @pytest.fixture
-def account(aws: None) -> Account:
-    """An account where the version's first requests were ordinary."""
-    account = Account()
+def s3(variables: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch) -> MemoryS3:
+    stored = MemoryS3()
+    monkeypatch.setattr(DRIFT, "boto3", stored)
+    return stored
+
+
+@pytest.fixture
+def new(s3: MemoryS3) -> Account:
+    """An account where the version's first requests were ordinary, and nothing was compared yet."""
+    account = Account(s3)
     account.capture(ordinary, 400, 0)
     return account
+
+
+@pytest.fixture(scope="module")
+def compared(variables: pytest.MonkeyPatch) -> MemoryS3:
+    """What is stored once such an account has its baseline."""
+    stored = MemoryS3()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DRIFT, "boto3", stored)
+        account = Account(stored)
+        account.capture(ordinary, 400, 0)
+        assert account.run()["status"] == "waiting"
+    return stored
+
+
+@pytest.fixture
+def account(s3: MemoryS3, compared: MemoryS3) -> Account:
+    """An account that has its baseline of ordinary requests."""
+    s3.take(compared)
+    return Account(s3, seed=8)
 
 
 def drifted(account: Account, make: Make, count: int = 300, **settings: Any) -> list[str]:
@@ -212,8 +236,8 @@ class TestWhatIsFound:
 
         assert drifted(account, misshapen) == ["requests: do not fit the signature"]
 
-    def test_integers_named_as_categories_are_compared_as_such(self, aws: None) -> None:
-        account = Account()
+    def test_integers_named_as_categories_are_compared_as_such(self, s3: MemoryS3) -> None:
+        account = Account(s3)
 
         def codes(random: np.random.Generator) -> dict[str, Any]:
             document = ordinary(random)
@@ -239,24 +263,23 @@ class TestWhatIsFound:
 
 
 class TestTheBaseline:
-    def test_is_the_first_requests_of_the_version_and_is_made_once(self, account: Account) -> None:
-        assert account.run()["status"] == "waiting"
-        [key] = account.keys("baselines/")
-        assert key == f"baselines/pets/{account.sha256}.json"
-        before = account.read(key)
-        account.capture(changed(ordinary, "inputs", "size", lambda row: [9, 9, 9]), 400, 0)
-        assert drifted(account, ordinary) == []
-        assert account.read(key) == before
+    def test_is_the_first_requests_of_the_version_and_is_made_once(self, new: Account) -> None:
+        assert new.run()["status"] == "waiting"
+        [key] = new.keys("baselines/")
+        assert key == f"baselines/pets/{new.sha256}.json"
+        before = new.read(key)
+        new.capture(changed(ordinary, "inputs", "size", lambda row: [9, 9, 9]), 400, 0)
+        assert drifted(new, ordinary) == []
+        assert new.read(key) == before
 
     def test_holds_no_row_of_a_request(self, account: Account) -> None:
-        account.run()
         known = json.loads(account.read(account.keys("baselines/")[0]))["features"]
         for each in known:
             assert each["values"] == sorted(each["values"])
         assert "word" not in json.dumps(known)
 
-    def test_is_learnt_until_there_are_enough(self, aws: None) -> None:
-        account = Account()
+    def test_is_learnt_until_there_are_enough(self, s3: MemoryS3) -> None:
+        account = Account(s3)
         account.capture(ordinary, 399, 0)
         answer = account.run()
         assert (answer["status"], answer["baseline_rows"]) == ("learning", 399)
@@ -266,9 +289,9 @@ class TestTheBaseline:
         answer = account.run(day=0.5)
         assert (answer["status"], answer["rows"]) == ("waiting", 0)
 
-    def test_may_come_with_the_artifact(self, aws: None) -> None:
+    def test_may_come_with_the_artifact(self, s3: MemoryS3) -> None:
         random = np.random.default_rng(1)
-        account = Account([ordinary(random) for _ in range(300)])
+        account = Account(s3, [ordinary(random) for _ in range(300)])
         moved = changed(ordinary, "inputs", "size", lambda row: [row[0], row[1] + 1, row[2]])
         account.capture(moved, 300, 0.5)
         answer = account.run(day=1)
@@ -296,14 +319,14 @@ class TestWhatIsLookedAt:
         assert (answer["status"], answer["report"]) == ("waiting", "")
         assert account.keys("drift/") == []
 
-    def test_no_redacted_tensor(self, aws: None) -> None:
-        account = Account()
+    def test_no_redacted_tensor(self, s3: MemoryS3) -> None:
+        account = Account(s3)
         account.capture(ordinary, 400, 0, redact=["text"])
         account.capture(changed(ordinary, "inputs", "text", lambda text: "x"), 300, 1.5, redact=["text"])
         assert account.run()["status"] == "steady"
 
-    def test_answers_alone_where_requests_are_not_kept(self, aws: None) -> None:
-        account = Account()
+    def test_answers_alone_where_requests_are_not_kept(self, s3: MemoryS3) -> None:
+        account = Account(s3)
         account.capture(ordinary, 400, 0, keep=ANSWERS)
         worse = changed(ordinary, "outputs", "score", lambda score: score / 2)
         account.capture(worse, 300, 1.5, keep=ANSWERS)
