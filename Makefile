@@ -101,13 +101,16 @@ baselines: setup ## Record every environment's templates, which the next diff is
 	  if [ $$env != local ]; then $(BIN)/inferctl --env $$env baseline; fi; \
 	done
 
+# Where the modules of the function that compares captures are found.
+DRIFT_PATH := lambda_src/common:lambda_src/drift
+
 .PHONY: lint
 lint: setup ## Formatting, lint and types
 	@ruff format --check .
 	@ruff check .
 	@mypy
 	@# What has modules of the same names is checked by itself: this function, and each model's folder.
-	@MYPYPATH=lambda_src/drift mypy lambda_src/drift/*.py benchmarks/drift.py
+	@MYPYPATH=$(DRIFT_PATH) mypy lambda_src/drift/*.py benchmarks/drift.py
 	@for model in models/*/; do mypy --no-error-summary "$$model"; done
 
 .PHONY: test
@@ -145,7 +148,7 @@ bench: setup ## Measure the inference server beside ONNX Runtime and other serve
 
 .PHONY: bench-drift
 bench-drift: setup build/training/.installed ## Measure false alarms and power of drift detection on real data (minutes)
-	@build/training/bin/python benchmarks/drift.py $(ARGS)
+	@PYTHONPATH=$(DRIFT_PATH) build/training/bin/python -m benchmarks.drift $(ARGS)
 
 .PHONY: check
 check: lint test ## What CI runs

@@ -7,29 +7,26 @@ row, and judges them as the function `drift` does, with the defaults of `drift:`
 like that differs by chance alone; what is then done to the window is known.
 
 Prints tables in Markdown, and draws docs/images/plot-drift-power.svg. Runs in build/training, as it
-needs scikit-learn.
+needs scikit-learn, with the function's folders on PYTHONPATH (Makefile).
 """
 
 import argparse
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+import numpy as np
+import shift
+from baseline import Baseline
+from captured import Exchange
+from features import ROWS_PER_REQUEST, Table
+from judgement import judge
+from sklearn.datasets import load_breast_cancer, load_digits
+
+from inference_runtime.manifest import Manifest, TensorSpec
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "lambda_src/common"), str(ROOT / "lambda_src/drift")]
-
-import numpy as np  # noqa: E402
-import shift  # noqa: E402
-from baseline import Baseline  # noqa: E402
-from captured import Exchange  # noqa: E402
-from features import ROWS_PER_REQUEST, Table  # noqa: E402
-from judgement import judge  # noqa: E402
-from sklearn.datasets import load_breast_cancer, load_digits  # noqa: E402
-
-from inference_runtime.manifest import Manifest, TensorSpec  # noqa: E402
-
 LEVEL, PSI = 0.01, 0.2
 PLOT = ROOT / "docs" / "images" / "plot-drift-power.svg"
 
