@@ -1,61 +1,23 @@
-"""What tests of releases do: make versions of the sample models, release them, and call meanwhile."""
+"""What tests of releases do: release versions of the sample models, and call meanwhile."""
 
 import contextlib
 import json
-import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from app import ROOT
 from catalog.names import Names
 from inferctl import releases
 from inferctl.releases import Release
-from inference_runtime.manifest import FILE_NAME, parse, write
 from tests.integration.platform.conftest import Platform
 
 NAMES = Names("local")
 ACCOUNT, REGION = "000000000000", "us-east-1"
 MODELS = NAMES.bucket("models", ACCOUNT, REGION)
 MACHINE = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:{NAMES.release_machine}"
-
-
-def version_of(
-    platform: Platform,
-    model: str,
-    version: str,
-    *,
-    handler: str | None = None,
-    damage: Mapping[str, bytes] | None = None,
-) -> str:
-    """Store a version like the sample model's in the models bucket; its artifact's SHA-256.
-
-    Args:
-        handler: source of a `handler.py` of its own.
-        damage: files that are other than the manifest says.
-    """
-    built = ROOT / "build" / "artifacts" / model
-    old = parse((built / FILE_NAME).read_bytes())
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        for name in old.files:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes((built / name).read_bytes())
-        if handler is not None:
-            (folder / "handler.py").write_text(handler)
-        new = write(
-            folder, name=model, version=version, model=old.model,
-            handler="handler.py" if handler is not None else old.handler,
-            inputs=old.inputs, outputs=old.outputs,
-        )  # fmt: skip
-        for name, content in (damage or {}).items():
-            (folder / name).write_bytes(content)
-        for name in (*new.files, FILE_NAME):
-            platform.aws("s3").upload_file(str(folder / name), MODELS, f"{model}/{new.sha256}/{name}")
-    return new.sha256
 
 
 def start(platform: Platform, model: str, version: str, sha256: str) -> str:

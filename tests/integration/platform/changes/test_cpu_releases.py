@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.platform.conftest import Platform
-from tests.integration.platform.releasing import Callers, ended, live, serving, settings, start, version_of
+from tests.integration.platform.releasing import Callers, ended, live, serving, settings, start
+from tests.integration.platform.versions import stored
 
 pytestmark = pytest.mark.changes
 
@@ -37,7 +38,7 @@ def test_a_good_version_goes_live_and_a_rollback_brings_the_old_one_back(
     platform: Platform, canary: None
 ) -> None:
     first, callers = live(platform, MODEL), Callers(platform, MODEL)
-    new = version_of(platform, MODEL, "1.0.1")
+    new = stored(platform, MODEL, "1.0.1")
     with callers.calling():
         release = ended(platform, MODEL, start(platform, MODEL, "1.0.1", new))
     assert (release.status, release.reason, release.previous) == ("LIVE", "", first)
@@ -58,7 +59,7 @@ def test_a_version_that_fails_goes_back_and_costs_no_more_than_its_share(
     platform: Platform, canary: None
 ) -> None:
     first, callers = live(platform, MODEL), Callers(platform, MODEL)
-    bad = version_of(platform, MODEL, "1.0.2", handler=BREAKS_WHERE_IT_SERVES)
+    bad = stored(platform, MODEL, "1.0.2", handler=BREAKS_WHERE_IT_SERVES)
     with settings(platform, MODEL, canary_percent=20, bake_seconds=60), callers.calling():
         release = ended(platform, MODEL, start(platform, MODEL, "1.0.2", bad))
     assert release.status == "ROLLED_BACK"
@@ -70,7 +71,7 @@ def test_a_version_that_fails_goes_back_and_costs_no_more_than_its_share(
 
 def test_a_damaged_version_is_never_given_a_request(platform: Platform, canary: None) -> None:
     first, callers = live(platform, MODEL), Callers(platform, MODEL)
-    damaged = version_of(platform, MODEL, "1.0.3", damage={"model.onnx": b"other bytes"})
+    damaged = stored(platform, MODEL, "1.0.3", damage={"model.onnx": b"other bytes"})
     with callers.calling():
         release = ended(platform, MODEL, start(platform, MODEL, "1.0.3", damaged))
     assert (release.status, callers.failures) == ("REFUSED", [])

@@ -25,8 +25,8 @@ from tests.integration.platform.releasing import (
     serving,
     settings,
     start,
-    version_of,
 )
+from tests.integration.platform.versions import stored
 
 pytestmark = pytest.mark.changes
 
@@ -72,7 +72,7 @@ def status(platform: Platform, model: str, version: str) -> str:
 
 def test_an_endpoint_is_released_refused_what_does_not_start_and_brought_back(platform: Platform) -> None:
     first, callers = live(platform, GPU), Callers(platform, GPU)
-    new = version_of(platform, GPU, "1.1.0")
+    new = stored(platform, GPU, "1.1.0")
     with callers.calling(0.2):
         release = ended(platform, GPU, start(platform, GPU, "1.1.0", new))
         assert (release.status, release.reason) == ("LIVE", "")
@@ -80,7 +80,7 @@ def test_an_endpoint_is_released_refused_what_does_not_start_and_brought_back(pl
 
         # SageMaker says InService of this one, and takes it back by itself.
         handler = (ROOT / "models" / GPU / "handler.py").read_text()
-        unhealthy = version_of(platform, GPU, "1.2.0", handler=f"{handler}\n{UNHEALTHY}\n")
+        unhealthy = stored(platform, GPU, "1.2.0", handler=f"{handler}\n{UNHEALTHY}\n")
         release = ended(platform, GPU, start(platform, GPU, "1.2.0", unhealthy))
         assert release.status == "ROLLED_BACK"
         assert serving(platform, GPU) == live(platform, GPU) == new
@@ -92,7 +92,7 @@ def test_an_endpoint_is_released_refused_what_does_not_start_and_brought_back(pl
 
 
 def test_releases_of_one_model_queue(platform: Platform) -> None:
-    versions = {f"2.0.{n}": version_of(platform, CPU, f"2.0.{n}") for n in (1, 2)}
+    versions = {f"2.0.{n}": stored(platform, CPU, f"2.0.{n}") for n in (1, 2)}
     executions = [start(platform, CPU, version, sha256) for version, sha256 in versions.items()]
     first, second = (ended(platform, CPU, execution) for execution in executions)
     assert (first.status, second.status) == ("LIVE", "LIVE")
@@ -105,7 +105,7 @@ def test_a_worker_that_dies_is_replaced_and_an_execution_that_was_ended_is_put_r
     platform: Platform,
 ) -> None:
     first, callers = live(platform, CPU), Callers(platform, CPU)
-    new = version_of(platform, CPU, "2.1.0")
+    new = stored(platform, CPU, "2.1.0")
     with callers.calling(), settings(platform, CPU, canary_percent=50, bake_seconds=20):
         execution = start(platform, CPU, "2.1.0", new)
         eventually(lambda: status(platform, CPU, "2.1.0") == "JUDGING")
@@ -118,7 +118,7 @@ def test_a_worker_that_dies_is_replaced_and_an_execution_that_was_ended_is_put_r
         execution = start(platform, CPU, "1.0.0", first)
         eventually(lambda: status(platform, CPU, "1.0.0") == "JUDGING")
         platform.aws("stepfunctions").stop_execution(executionArn=execution)
-        third = version_of(platform, CPU, "2.1.1")
+        third = stored(platform, CPU, "2.1.1")
         release = ended(platform, CPU, start(platform, CPU, "2.1.1", third))
         assert (release.status, release.previous) == ("LIVE", new)
         assert status(platform, CPU, "1.0.0") == "FAILED"
@@ -143,7 +143,7 @@ def test_a_version_whose_predictions_shift_goes_back(platform: Platform) -> None
     first, callers = live(platform, CAPTURED), Callers(platform, CAPTURED)
     handler = (ROOT / "models" / CAPTURED / "handler.py").read_text()
     lies = f"{handler}\n{LIES}\n"
-    shifted = version_of(platform, CAPTURED, "1.1.0", handler=lies)
+    shifted = stored(platform, CAPTURED, "1.1.0", handler=lies)
     with (
         settings(platform, CAPTURED, canary_percent=50, bake_seconds=120, minimum_requests=10),
         callers.calling(),
@@ -164,7 +164,7 @@ def test_a_deployment_fails_cleanly_during_a_release_and_changes_nothing_after_i
         else spec
         for spec in base.models
     ]
-    new = version_of(platform, CPU, "3.0.0")
+    new = stored(platform, CPU, "3.0.0")
     with settings(platform, CPU, canary_percent=50, bake_seconds=60):
         execution = start(platform, CPU, "3.0.0", new)
         eventually(lambda: status(platform, CPU, "3.0.0") == "JUDGING")
