@@ -20,9 +20,11 @@ from local_aws import api
 from local_aws.cloudformation import Created, ResourceType, register
 from local_aws.wire import Json
 
-# What Trino calls otherwise than DuckDB. date_format takes MySQL's words: strftime's, but for minutes.
+# What Trino calls otherwise than DuckDB. Of what is no JSON, a base64 text for one, it extracts NULL.
+# date_format takes MySQL's words: strftime's, but for minutes.
 _FUNCTIONS = """
-CREATE OR REPLACE TEMP MACRO json_extract_scalar(document, path) AS json_extract_string(document, path);
+CREATE OR REPLACE TEMP MACRO json_extract_scalar(document, path) AS
+    json_extract_string(CASE WHEN json_valid(document) THEN document END, path);
 CREATE OR REPLACE TEMP MACRO date_format(moment, form) AS
     strftime(moment AT TIME ZONE 'UTC', replace(form, '%i', '%M'));
 """

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextvars
 import json
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from ministack import app
@@ -19,18 +21,22 @@ from ministack.core.iam_evaluator import resolve_caller_identity
 from ministack.services import cloudtrail, iam
 
 from local_aws import trails
+from local_aws.state import Home
 from local_aws.wire import Json, Response
 
 # Services whose requests carry somebody's data.
 _PAYLOADS = {"lambda", "logs", "sns", "sqs", "xray"}
 PAGE = 50  # events, the most that LookupEvents returns at once
 
+_RIGHT = ("role", "sid", "action")
+
 # Whether the request that is being answered was refused: a fresh list for each, filled when it is.
 _refusals: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("refusals", default=None)
 
 
-def install() -> None:
-    """Record events here, and page through them as CloudTrail does."""
+def install(home: Home) -> None:
+    """Record events here, and page through them as CloudTrail does; and which rights roles use."""
+    _record_rights(home.rights)
     dispatch = app._dispatch_service_request
 
     async def dispatch_service_request(*request: Any) -> Response:
@@ -82,6 +88,28 @@ def used(principal_arn: str) -> None:
     role = _role(principal_arn)
     if role is not None:
         role["RoleLastUsed"] = {"LastUsedDate": _iso(time.time()), "Region": responses.get_region()}
+
+
+def _record_rights(file: Path) -> None:
+    """Write down which statement of a role's policies allowed what, each once: what is not there is a right
+    that nothing has needed so far.
+    """
+    evaluate, seen, lock = iam_evaluator.evaluate, set[tuple[str, str, str]](), threading.Lock()
+    file.unlink(missing_ok=True)
+
+    def recorded(call: Any, policies: Any, *limits: Any) -> Any:
+        result = evaluate(call, policies, *limits)
+        role = call.principal_arn.partition(":assumed-role/")[2].partition("/")[0]
+        right = (role, result.matched_sid, call.action)
+        if role and result.decision == "Allow":
+            with lock:
+                if right not in seen:
+                    seen.add(right)
+                    with file.open("a") as lines:
+                        lines.write(json.dumps(dict(zip(_RIGHT, right, strict=True))) + "\n")
+        return result
+
+    iam_evaluator.evaluate = recorded
 
 
 def _record_call(

@@ -3,7 +3,7 @@ IAM does not say it as AWS does.
 
 Sources: the service authorization reference for AWS Lambda (a request with a qualifier is authorized
 against the qualified ARN), for AWS Systems Manager (GetParameters, against every parameter it names) and for
-Amazon S3 (condition keys of an upload's encryption).
+Amazon S3 (condition keys of an upload's encryption); the S3 API reference (what is missing).
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 from ministack import app
 from ministack.core import iam_actions, iam_evaluator
 from ministack.core.iam_evaluator import EvalResult
 from ministack.core.responses import get_account_id, get_region, new_uuid
 from ministack.core.router import extract_access_key_id
+from ministack.services import s3
 
 from local_aws import audit, registry
 from local_aws.patches import replace_everywhere
@@ -75,6 +76,7 @@ def install() -> None:
     registry.refine("lambda", _qualified)
     registry.refine("ssm", _first_parameter)
     takes_also("ssm", _other_parameters)
+    takes_also("s3", _sight_of_what_is_missing)
     _leave_unknown_routes_to_the_gateway()
     _say_which_key_encrypts_an_upload()
     _say_whose_role_is_service_linked()
@@ -88,6 +90,18 @@ def takes_also(service: str, rights: FurtherRights) -> None:
         _further[service] = []
         app.SERVICE_HANDLERS[service] = _guarded(service, app.SERVICE_HANDLERS[service])
     _further[service].append(rights)
+
+
+def _sight_of_what_is_missing(request: Request) -> Iterable[Right]:
+    """S3 says only to who may list a bucket that an object is not there; to others, that they are denied.
+
+    docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html and API_HeadObject.html, permissions
+    """
+    bucket, _, key = unquote(request.path).lstrip("/").partition("/")
+    objects = (s3._buckets.get(bucket) or {}).get("objects")
+    asks = request.method in ("GET", "HEAD") and key and not request.query
+    if asks and objects is not None and key not in objects:
+        yield Right("s3:ListBucket", f"arn:aws:s3:::{bucket}")
 
 
 def _guarded(service: str, answer: Callable[..., Any]) -> Callable[..., Any]:

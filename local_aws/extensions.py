@@ -42,7 +42,7 @@ def install(home: Home) -> None:
     patches.install(home, functions_proxy=public_names.install())
     registry.install()
     absent.install()
-    audit.install()
+    audit.install(home)
     trails.install()
     authorization.install()
     network.install()

@@ -76,6 +76,11 @@ class Home:
         return self.path / "start.lock"
 
     @property
+    def rights(self) -> Path:
+        """Which rights of roles were used, a line of JSON for each when it first was."""
+        return self.path / "rights.jsonl"
+
+    @property
     def temporary(self) -> Path:
         """Scratch space of the server and its Lambda workers, emptied at start and stop."""
         return self.path / "tmp"

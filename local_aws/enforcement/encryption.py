@@ -37,6 +37,7 @@ def install() -> None:
     takes_also("secretsmanager", _secret_rights)
     _encrypt_with_the_key_of_s3()
     extend("AWS::S3::Bucket", after=_default_encryption)
+    extend("AWS::SNS::Topic", after=_topic_encryption)
     _check_keys_of_log_groups()
 
 
@@ -163,6 +164,14 @@ def _publish_rights(request: Request) -> Iterator[Right]:
     if _first(parameters, "Action") in ("Publish", "PublishBatch"):
         topic = _first(parameters, "TopicArn")
         yield from topic_rights(topic)
+
+
+def _topic_encryption(physical_id: str, properties: Json) -> None:
+    """A topic's `KmsMasterKeyId`, which MiniStack's CloudFormation leaves out."""
+    attributes = sns._topics[physical_id]["attributes"]
+    attributes.pop("KmsMasterKeyId", None)
+    if properties.get("KmsMasterKeyId"):
+        attributes["KmsMasterKeyId"] = properties["KmsMasterKeyId"]
 
 
 def topic_rights(topic: str) -> Iterator[Right]:

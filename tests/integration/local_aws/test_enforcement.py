@@ -72,6 +72,17 @@ def test_objects_under_a_key_take_rights_on_it_for_reading_and_for_writing(aws: 
             refused()
 
 
+def test_that_an_object_is_missing_is_told_to_who_may_list_and_denied_to_others(aws: Embedded) -> None:
+    objects = allow("s3:GetObject", resource=f"arn:aws:s3:::{BUCKET}/*")
+    blind = aws.client("s3", aws.user(objects))
+    seeing = aws.client("s3", aws.user(objects, allow("s3:ListBucket", resource=f"arn:aws:s3:::{BUCKET}")))
+    for client, code, status in ((blind, "AccessDenied", "403"), (seeing, "NoSuchKey", "404")):
+        with pytest.raises(botocore.exceptions.ClientError, match=code):
+            client.get_object(Bucket=BUCKET, Key="missing")
+        with pytest.raises(botocore.exceptions.ClientError, match=status):
+            client.head_object(Bucket=BUCKET, Key="missing")
+
+
 def test_a_right_on_a_key_may_be_bound_to_the_service_and_to_the_bucket(aws: Embedded) -> None:
     key_arn = key(aws)
     bucket = encrypted_bucket(aws, key_arn)
@@ -121,6 +132,18 @@ def test_encrypted_queues_and_secrets_take_rights_on_their_key(aws: Embedded) ->
     ):
         with pytest.raises(botocore.exceptions.ClientError, match=f"kms:{right}"):
             refused()
+
+
+def test_a_topic_that_cloudformation_makes_takes_rights_on_its_key(aws: Embedded) -> None:
+    name, key_arn = unique("topic"), key(aws)
+    properties = {"TopicName": name, "KmsMasterKeyId": key_arn}
+    stack = aws.deploy(name, {"Resources": {"Topic": {"Type": "AWS::SNS::Topic", "Properties": properties}}})
+    assert stack["StackStatus"] == "CREATE_COMPLETE"
+    topic = f"arn:aws:sns:us-east-1:{ACCOUNT}:{name}"
+    publishes, encrypts = allow("sns:Publish", resource=topic), allow("kms:GenerateDataKey", "kms:Decrypt")
+    aws.client("sns", aws.user(publishes, encrypts)).publish(TopicArn=topic, Message="m")
+    with pytest.raises(botocore.exceptions.ClientError, match="kms:GenerateDataKey"):
+        aws.client("sns", aws.user(publishes)).publish(TopicArn=topic, Message="m")
 
 
 def test_a_log_group_needs_a_key_whose_policy_admits_the_service(aws: Embedded) -> None:
@@ -177,6 +200,18 @@ def test_a_role_says_when_it_was_last_used(aws: Embedded) -> None:
     assert get_role(RoleName=name)["Role"]["RoleLastUsed"] == {}
     aws.invoke(function)
     assert get_role(RoleName=name)["Role"]["RoleLastUsed"]["Region"] == "us-east-1"
+
+
+def test_each_right_that_a_role_uses_is_written_down_once(aws: Embedded) -> None:
+    role = aws.role(
+        {**allow(*LOGS), "Sid": "Write"}, {**allow("s3:GetObject"), "Sid": "Read"}, trust=TRUST_LAMBDA
+    )
+    function, name = aws.function(role, ANSWER), role.rpartition("/")[2]
+    for _ in range(2):
+        aws.invoke(function)
+    lines = map(json.loads, (aws.home / "rights.jsonl").read_text().splitlines())
+    used = [(each["sid"], each["action"]) for each in lines if each["role"] == name]
+    assert sorted(used) == [("Write", action) for action in LOGS]
 
 
 # Lambda
