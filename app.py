@@ -54,9 +54,8 @@ def build(app: cdk.App, environment: Environment, models: Sequence[ModelSpec]) -
     for needed in (keys, storage, observability):
         retirement.add_stack_dependency(needed)
 
-    captured = DriftStack.has_work(models)
-    if captured:
-        drift = DriftStack(app, environment, captured)
+    if DriftStack.has_work(models):
+        drift = DriftStack(app, environment, models)
         for before in (network, storage, observability, artifacts):
             drift.add_stack_dependency(before)
 

@@ -30,7 +30,7 @@ ANY_MODEL = "*"
 class DriftStack(PlatformStack):
     def __init__(self, scope: Construct, environment: Environment, models: Sequence[ModelSpec]) -> None:
         super().__init__(scope, "drift", environment, description="Drift of the inference platform's models")
-        CaptureTables(self, models)
+        CaptureTables(self, models, self._capturing(models))
         watched = [model for model in models if model.watched]
         if watched:
             self._compare()
@@ -38,9 +38,13 @@ class DriftStack(PlatformStack):
             for model in watched:
                 self._schedule(watch, model)
 
+    @classmethod
+    def has_work(cls, models: Sequence[ModelSpec]) -> bool:
+        """Whether any model captures anything."""
+        return bool(cls._capturing(models))
+
     @staticmethod
-    def has_work(models: Sequence[ModelSpec]) -> list[ModelSpec]:
-        """The models that capture anything."""
+    def _capturing(models: Sequence[ModelSpec]) -> list[ModelSpec]:
         return [model for model in models if model.capture.percent]
 
     def _compare(self) -> None:

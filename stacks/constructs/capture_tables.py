@@ -1,5 +1,5 @@
-"""Captures, ground truth and drift as tables of Athena. Nothing crawls: partitions are computed from the
-catalog and the clock (partition projection), so that a capture can be queried as soon as it is there.
+"""Captures, outputs, ground truth and drift as tables of Athena. Nothing crawls: partitions are computed from
+the catalog and the clock (partition projection), so that a capture can be queried as soon as it is there.
 
 https://docs.aws.amazon.com/athena/latest/ug/partition-projection.html
 """
@@ -14,7 +14,7 @@ from catalog.model import ModelSpec
 from stacks.base import PlatformStack
 from stacks.constructs.metrics import VARIANT
 
-CAPTURES, GROUND_TRUTH, DRIFT = "captures", "ground_truth", "drift"
+CAPTURES, OUTPUTS, GROUND_TRUTH, DRIFT = "captures", "outputs", "ground_truth", "drift"
 
 RESULTS = "athena"
 """Folder of the data bucket for what queries answered; it goes after a week (stacks/storage.py)."""
@@ -33,6 +33,8 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "eventmetadata": "struct<eventid:string,inferenceid:string,inferencetime:string>",
         "eventversion": "string",
     },
+    # A line of what a model answers to `application/jsonlines`.
+    OUTPUTS: {"model_name": "string", "model_version": "string", "id": "string", "outputs": "string"},
     GROUND_TRUTH: {"request_id": "string", "outputs": "string"},
     DRIFT: {
         "version": "string",
@@ -89,6 +91,18 @@ ORDER BY 4 DESC
 LIMIT 100
 """,
     ),
+    "answers-of-batches": (
+        "The first output of what was kept of batches, the most frequent first",
+        """
+SELECT model, model_version, json_extract_scalar(outputs, '$[0].name') AS output,
+       json_extract_scalar(outputs, '$[0].data[0]') AS first_value, count(*) AS answers
+FROM outputs
+WHERE day >= date_format(current_timestamp - interval '7' day, '%Y/%m/%d')
+GROUP BY 1, 2, 3, 4
+ORDER BY 5 DESC
+LIMIT 100
+""",
+    ),
     "right-or-wrong": (
         "Answers beside what was true, where somebody said it",
         """
@@ -113,9 +127,16 @@ ORDER BY until DESC, psi DESC
 
 
 class CaptureTables:
-    """The database `inference_<env>`, its tables, and the workgroup `inference-<env>` with saved queries."""
+    """The database `inference_<env>`, its tables, and the workgroup `inference-<env>` with saved queries.
 
-    def __init__(self, stack: PlatformStack, models: Sequence[ModelSpec]) -> None:
+    Args:
+        models: all that there are: batches of any may be kept.
+        capturing: those that capture requests and answers.
+    """
+
+    def __init__(
+        self, stack: PlatformStack, models: Sequence[ModelSpec], capturing: Sequence[ModelSpec]
+    ) -> None:
         self._stack = stack
         self._bucket = stack.bucket_name("data")
         self._database = glue.CfnDatabase(
@@ -124,16 +145,22 @@ class CaptureTables:
             catalog_id=stack.account,
             database_input=glue.CfnDatabase.DatabaseInputProperty(
                 name=stack.names.database,
-                description="Captured requests and answers, ground truth, and drift",
+                description="Captured requests and answers, outputs of batches, ground truth, and drift",
             ),
         )
-        names = sorted(model.name for model in models)
-        endpoints = sorted(stack.names.model(model.name, model.home) for model in models)
+        names = sorted(model.name for model in capturing)
+        endpoints = sorted(stack.names.model(model.name, model.home) for model in capturing)
         self._table(
             CAPTURES,
             "Requests and answers that models have kept",
             f"captures/${{endpoint}}/{VARIANT}/${{hour}}/",
             {"endpoint": _one_of(endpoints), "hour": _each("HOURS", "yyyy/MM/dd/HH", FIRST_HOUR)},
+        )
+        self._table(
+            OUTPUTS,
+            "What models answered to batches, a document a line, by whoever ran them",
+            "outputs/${model}/${day}/",
+            {"model": _one_of(sorted(model.name for model in models)), "day": _each_day()},
         )
         self._table(
             GROUND_TRUTH,
@@ -145,7 +172,7 @@ class CaptureTables:
             DRIFT,
             "What comparisons with the baseline found, a row for each feature",
             "drift/features/${model}/${day}/",
-            {"model": _one_of(names), "day": _each("DAYS", "yyyy/MM/dd", FIRST_HOUR[:10])},
+            {"model": _one_of(names), "day": _each_day()},
         )
         workgroup = self._workgroup()
         for name, (question, text) in QUERIES.items():
@@ -208,7 +235,7 @@ class CaptureTables:
             self._stack,
             "Workgroup",
             name=self._stack.names.prefix,
-            description="Queries of captures, ground truth and drift",
+            description="Queries of captures, outputs, ground truth and drift",
             recursive_delete_option=not self._stack.environment_config.retention.keep_data,
             work_group_configuration=group.WorkGroupConfigurationProperty(
                 enforce_work_group_configuration=True,
@@ -228,6 +255,10 @@ class CaptureTables:
 
 def _one_of(values: Sequence[str]) -> dict[str, str]:
     return {"type": "enum", "values": ",".join(values)}
+
+
+def _each_day() -> dict[str, str]:
+    return _each("DAYS", "yyyy/MM/dd", FIRST_HOUR[:10])
 
 
 def _each(unit: str, form: str, first: str) -> dict[str, str]:

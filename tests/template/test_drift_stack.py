@@ -5,11 +5,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 from judgement import Finding
 
 from app import ROOT
 from catalog.loader import load_catalog
 from inference_runtime.capture import Exchange, record
+from inference_runtime.manifest import Manifest, TensorSpec
+from inference_runtime.protocol import Documents, InferRequest
 from tests.assembly import Assembly, Resource
 
 MODELS = [model for model in load_catalog(ROOT / "models") if model.watched]
@@ -127,6 +130,20 @@ def test_partitions_are_the_folders_that_captures_are_written_to(assembly: Assem
     assert set(parameters["projection.endpoint.values"].split(",")) == captured
     assert parameters["projection.hour.format"] == "yyyy/MM/dd/HH"
     assert [key["Name"] for key in table["PartitionKeys"]] == ["endpoint", "hour"]
+
+
+def test_the_outputs_table_has_the_members_of_a_batchs_answers_of_any_model(assembly: Assembly) -> None:
+    table = tables(assembly)["outputs"]
+    columns = {each["Name"] for each in table["StorageDescriptor"]["Columns"]}
+    signature = (TensorSpec("y", "FP32", (-1,)),)
+    documents = Documents(Manifest("0" * 64, "m", "1", "", "m", None, {}, signature, signature))
+    arrays = {"y": np.zeros(1, np.float32)}
+    assert columns == set(json.loads(documents.write(InferRequest(arrays, ("y",), "id"), arrays)))
+    parameters = table["Parameters"]
+    assert "outputs/${model}/${day}/" in json.dumps(parameters["storage.location.template"])
+    assert parameters["projection.day.format"] == "yyyy/MM/dd"
+    everything = {model.name for model in load_catalog(ROOT / "models")}
+    assert set(parameters["projection.model.values"].split(",")) == everything
 
 
 def test_queries_are_bounded_and_their_answers_encrypted_and_gone_after_a_week(assembly: Assembly) -> None:
