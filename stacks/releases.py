@@ -249,9 +249,12 @@ class ReleasesStack(PlatformStack):
                     resources=[self.key("secrets").key_arn],
                 ),
             ]
-        if any(model.target == "gpu" for model in models):
-            statements += self._change_endpoints()
-            wildcards |= dict.fromkeys(self._sagemaker_wildcards(), "Releases and CloudFormation name them.")
+        on_gpus = [model for model in models if model.target == "gpu"]
+        if on_gpus:
+            changes = self._change_gpu_models(on_gpus)
+            statements += changes
+            named = {arn for change in changes for arn in change.resources if arn.endswith("*")} - {"*"}
+            wildcards |= dict.fromkeys(sorted(named), "Releases and CloudFormation name them.")
         if any(model.target == "cpu" for model in models):
             statements += self._change_functions()
             wildcards |= dict.fromkeys((self._functions, f"{self._functions}:*"), every_model)
@@ -304,18 +307,10 @@ class ReleasesStack(PlatformStack):
             ),
         ]
 
-    def _of_sagemaker(self, kind: str, name: str) -> str:
-        return self.regional_arn("sagemaker", f"{kind}/{name}")
-
-    def _sagemaker_wildcards(self) -> list[str]:
-        prefix = f"{self.names.prefix}-*"
+    def _of_sagemaker(self, *kinds: str, name: str = "") -> list[str]:
+        """Whatever the environment's names begin, or what is called so."""
         return [
-            *(self._of_sagemaker(kind, "*") for kind in ("model", "endpoint-config")),
-            *(
-                self._of_sagemaker(kind, prefix)
-                for kind in ("model", "endpoint-config", "endpoint", "inference-component")
-            ),
-            self._execution_roles,
+            self.regional_arn("sagemaker", f"{kind}/{name or self.names.prefix + '-*'}") for kind in kinds
         ]
 
     @property
@@ -323,56 +318,73 @@ class ReleasesStack(PlatformStack):
         """Roles of GPU models, which CloudFormation names after their stacks."""
         return f"arn:{self.partition}:iam::{self.account}:role/{self.names.prefix}-model-*"
 
-    def _change_endpoints(self) -> list[iam.PolicyStatement]:
-        """What a release does with GPU models: it makes models and configurations like those that serve."""
-        prefix = f"{self.names.prefix}-*"
-        made = [self._of_sagemaker(kind, prefix) for kind in ("model", "endpoint-config")]
-        serving = [self._of_sagemaker(kind, prefix) for kind in ("endpoint", "inference-component")]
-        return [
+    def _change_gpu_models(self, models: Sequence[ModelSpec]) -> list[iam.PolicyStatement]:
+        """What a release does with GPU models: it makes models like those that serve."""
+        statements = [
             iam.PolicyStatement(
                 sid="SeeModels",
-                actions=["sagemaker:DescribeModel", "sagemaker:DescribeEndpointConfig"],
+                actions=["sagemaker:DescribeModel"],
                 # Those that a deployment made, CloudFormation named.
-                resources=[self._of_sagemaker(kind, "*") for kind in ("model", "endpoint-config")],
+                resources=self._of_sagemaker("model", name="*"),
             ),
-            iam.PolicyStatement(
-                sid="ListModels",
-                actions=["sagemaker:ListModels", "sagemaker:ListEndpointConfigs"],
-                resources=["*"],
-            ),
+            iam.PolicyStatement(sid="ListModels", actions=["sagemaker:ListModels"], resources=["*"]),
             iam.PolicyStatement(
                 sid="MakeModels",
-                actions=[
-                    "sagemaker:CreateModel",
-                    "sagemaker:CreateEndpointConfig",
-                    "sagemaker:AddTags",
-                    "sagemaker:DeleteModel",
-                    "sagemaker:DeleteEndpointConfig",
-                ],
-                resources=made,
-            ),
-            iam.PolicyStatement(
-                sid="UpdateEndpoints",
-                actions=[
-                    "sagemaker:DescribeEndpoint",
-                    "sagemaker:UpdateEndpoint",
-                    "sagemaker:InvokeEndpoint",
-                    "sagemaker:DescribeInferenceComponent",
-                    "sagemaker:UpdateInferenceComponent",
-                    "sagemaker:UpdateInferenceComponentRuntimeConfig",
-                ],
-                resources=serving,
-            ),
-            iam.PolicyStatement(
-                sid="UpdateToAnyConfiguration",
-                actions=["sagemaker:UpdateEndpoint"],
-                resources=[self._of_sagemaker("endpoint-config", "*")],
+                actions=["sagemaker:CreateModel", "sagemaker:AddTags", "sagemaker:DeleteModel"],
+                resources=self._of_sagemaker("model"),
             ),
             iam.PolicyStatement(
                 sid="LetModelsRunAsBefore",
                 actions=["iam:PassRole"],
                 resources=[self._execution_roles],
                 conditions={"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}},
+            ),
+        ]
+        if any(not model.sleeps for model in models):
+            statements += self._change_endpoints()
+        if any(model.sleeps for model in models):
+            statements.append(
+                iam.PolicyStatement(
+                    sid="UpdateComponents",
+                    actions=["sagemaker:DescribeInferenceComponent", "sagemaker:UpdateInferenceComponent"],
+                    resources=self._of_sagemaker("inference-component"),
+                )
+            )
+        if not all(self._may_ask(model) for model in models):
+            statements.append(
+                iam.PolicyStatement(
+                    sid="AskEndpoints",
+                    actions=["sagemaker:InvokeEndpoint"],
+                    resources=self._of_sagemaker("endpoint", "inference-component"),
+                )
+            )
+        return statements
+
+    def _change_endpoints(self) -> list[iam.PolicyStatement]:
+        """What it does with models that have an endpoint to themselves: configurations, likewise."""
+        return [
+            iam.PolicyStatement(
+                sid="SeeConfigurations",
+                actions=["sagemaker:DescribeEndpointConfig"],
+                resources=self._of_sagemaker("endpoint-config", name="*"),
+            ),
+            iam.PolicyStatement(
+                sid="ListConfigurations", actions=["sagemaker:ListEndpointConfigs"], resources=["*"]
+            ),
+            iam.PolicyStatement(
+                sid="MakeConfigurations",
+                actions=[
+                    "sagemaker:CreateEndpointConfig",
+                    "sagemaker:AddTags",
+                    "sagemaker:DeleteEndpointConfig",
+                ],
+                resources=self._of_sagemaker("endpoint-config"),
+            ),
+            iam.PolicyStatement(
+                sid="UpdateEndpoints",
+                actions=["sagemaker:DescribeEndpoint", "sagemaker:UpdateEndpoint"],
+                # To a configuration that a release has made.
+                resources=self._of_sagemaker("endpoint", "endpoint-config"),
             ),
             iam.PolicyStatement(
                 # The volumes of instances whose family does not encrypt by itself.

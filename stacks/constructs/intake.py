@@ -159,7 +159,7 @@ class Store(PlatformFunction):
                     resources=[table.table_arn],
                 ),
                 iam.PolicyStatement(
-                    sid="DecryptVersions",
+                    sid="DecryptHistory",
                     actions=["kms:Decrypt"],
                     resources=[table_key],
                     conditions={

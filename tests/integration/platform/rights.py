@@ -19,6 +19,10 @@ PREFIX = "inference-local-"
 METRICS = "/aws/sagemaker/Endpoints"
 
 
+FOR_FAILURES = ("ReportFailures", "EncryptFailures")
+"""Statements of each function that something starts, for when it fails: a test has `intake` use them."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Right:
     """One action of one statement of a role's policy."""
@@ -72,6 +76,13 @@ def without(document: dict[str, Any], *removed: Right) -> dict[str, Any]:
 
 def _list(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
+
+
+def unused(platform: Platform, role: str) -> list[Right]:
+    """The rights that the role has not used since the platform was deployed."""
+    lines = (platform.home / "rights.jsonl").read_text().splitlines()
+    used = {(each["role"], each["sid"] or "-", each["action"]) for each in map(json.loads, lines)}
+    return [right for right in rights(platform, role) if (role, right.sid, right.action) not in used]
 
 
 def used_since(platform: Platform, role: str, when: float) -> bool:

@@ -12,7 +12,9 @@ import pytest
 
 from app import ROOT
 from tests.integration.local_aws.embedded import until
+from tests.integration.platform import rights
 from tests.integration.platform.conftest import Platform
+from tests.integration.platform.hearing import Heard, hearing
 
 MODEL = "wine-cultivar"
 ROWS = 16
@@ -28,28 +30,10 @@ def wines() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def heard(platform: Platform) -> Iterator[str]:
-    """A queue to which every event of the platform's own goes."""
-    sqs, events = platform.aws("sqs"), platform.aws("events")
-    url = sqs.create_queue(QueueName="hears-drift")["QueueUrl"]
-    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    rule = events.put_rule(Name="hears-drift", EventPattern=json.dumps({"source": ["inference.platform"]}))[
-        "RuleArn"
-    ]
-    allowed = {
-        "Effect": "Allow",
-        "Principal": {"Service": "events.amazonaws.com"},
-        "Action": "sqs:SendMessage",
-        "Resource": arn,
-        "Condition": {"ArnEquals": {"aws:SourceArn": rule}},
-    }
-    policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
-    sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy})
-    events.put_targets(Rule="hears-drift", Targets=[{"Id": "queue", "Arn": arn}])
-    yield url
-    events.remove_targets(Rule="hears-drift", Ids=["queue"])
-    events.delete_rule(Name="hears-drift")
-    sqs.delete_queue(QueueUrl=url)
+def heard(platform: Platform) -> Iterator[Heard]:
+    """Every event of the platform's own."""
+    with hearing(platform, "hears-drift", {"source": ["inference.platform"]}) as found:
+        yield found
 
 
 def ask(platform: Platform, rows: list[list[float]]) -> dict[str, list[str]]:
@@ -102,11 +86,6 @@ def alarm(platform: Platform) -> str:
     return str(found["StateValue"])
 
 
-def messages(platform: Platform, url: str) -> list[dict[str, Any]]:
-    received = platform.aws("sqs").receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
-    return [json.loads(message["Body"]) for message in received]
-
-
 def now() -> datetime:
     """The next second: a capture tells the second in which it was taken."""
     time.sleep(1 - time.time() % 1)
@@ -114,7 +93,7 @@ def now() -> datetime:
 
 
 def test_a_stream_like_the_baseline_is_steady_and_a_shifted_one_alarms(
-    platform: Platform, wines: list[dict[str, Any]], heard: str
+    platform: Platform, wines: list[dict[str, Any]], heard: Heard
 ) -> None:
     rows = [wine["inputs"][0]["data"] for wine in wines] * 2
     began = now()
@@ -133,7 +112,7 @@ def test_a_stream_like_the_baseline_is_steady_and_a_shifted_one_alarms(
     assert (steady["baseline_source"], steady["baseline_rows"]) == ("artifact", len(wines))
     [score] = steady["truth"]
     assert (score["output"], score["rows"], score["accuracy"]) == ("cultivar", 16, 15 / 16)
-    assert messages(platform, heard) == []
+    assert heard.messages() == []
     assert alarm(platform) != "ALARM"
 
     began = now()
@@ -142,7 +121,7 @@ def test_a_stream_like_the_baseline_is_steady_and_a_shifted_one_alarms(
 
     assert shifted["status"] == "drifted"
     assert any(each.startswith(f"input measurements[{PROLINE}]: values") for each in shifted["drifted"])
-    [event] = messages(platform, heard)
+    [event] = heard.messages()
     assert (event["source"], event["detail-type"]) == ("inference.platform", "Drift found")
     assert event["detail"] == {name: shifted[name] for name in event["detail"]}
     assert event["detail"]["model"] == MODEL
@@ -193,6 +172,30 @@ def test_a_capture_is_a_row_in_athena_at_once(platform: Platform) -> None:
     assert hour in {f"{datetime.now(UTC) - timedelta(minutes=minutes):%Y/%m/%d/%H}" for minutes in (0, 1)}
 
 
+def test_what_is_kept_of_a_batch_is_rows_in_athena(platform: Platform) -> None:
+    wine = [13.5, 1.81, 2.61, 20, 96, 2.53, 2.61, 0.28, 1.66, 3.52, 1.12, 3.82, 845]
+    asked = [
+        {
+            "id": f"wine-{number}",
+            "inputs": [{"name": "measurements", "datatype": "FP32", "shape": [1, 13], "data": wine}],
+        }
+        for number in range(2)
+    ]
+    lines = "\n".join(map(json.dumps, asked)).encode()
+    answer = platform.infer(MODEL, lines, media_type="application/jsonlines")
+    assert answer.status_code == 200, answer.text
+    today = f"{datetime.now(UTC):%Y/%m/%d}"
+    platform.aws("s3").put_object(
+        Bucket=bucket(platform.deployed.environment),
+        Key=f"outputs/{MODEL}/{today}/requests.jsonl",
+        Body=answer.content,
+    )
+    told = [json.loads(line)["outputs"][0]["data"][0] for line in answer.text.splitlines()]
+    kept = "SELECT model, day, id, json_extract_scalar(outputs, '$[0].data[0]') FROM outputs"
+    found = query(platform, f"{kept} WHERE model = '{MODEL}' AND day = '{today}' ORDER BY id")
+    assert found == [[MODEL, today, f"wine-{number}", told[number]] for number in range(2)]
+
+
 def test_saved_queries_run(platform: Platform) -> None:
     athena = platform.aws("athena")
     saved = [
@@ -202,4 +205,19 @@ def test_saved_queries_run(platform: Platform) -> None:
     answers = {each["Name"]: query(platform, each["QueryString"]) for each in saved}
     assert [row for row in answers["drift-over-time"] if row[4] == f"measurements[{PROLINE}]"]
     assert {row[0] for row in answers["requests-by-version"]} >= {f"inference-local-{MODEL}"}
+    assert {row[2] for row in answers["answers-of-batches"]} == {"cultivar"}
     assert ["barbera-or-not" in str(row[2]) for row in answers["right-or-wrong"]] == [True]
+
+
+def test_what_compares_and_what_tells_have_no_right_too_many_and_none_too_few(platform: Platform) -> None:
+    """After all of the above, which is every path but that of a failure."""
+    roles = [role for role in rights.roles(platform) if role.startswith("inference-local-drift-")]
+    assert len(roles) == 2
+    unused = {
+        right.sid: right.action
+        for role in roles
+        for right in rights.unused(platform, role)
+        if right.sid not in rights.FOR_FAILURES
+    }
+    assert unused == {}
+    assert [rights.refused(platform, role, 0) for role in roles] == [set(), set()]

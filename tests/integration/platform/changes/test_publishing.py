@@ -146,6 +146,8 @@ def test_an_upload_goes_live_once_however_often_and_in_whatever_order_it_is_told
     assert told(heard, "1.1.0") == ["Release started", "Release succeeded"]
 
     # What came without its manifest was never looked at, and nobody can make it serve.
+    event = json.loads(json.dumps(about[-1]).replace(incoming(good), incoming(half)))
+    hear(platform, event)
     assert (listed(platform, "1.0.9"), is_stored(platform, half.manifest.sha256)) == ([], False)
     tried = ended(platform, MODEL, start(platform, MODEL, "1.0.9", half.manifest.sha256))
     assert tried.status == "REFUSED"
@@ -308,7 +310,7 @@ def test_a_poisoned_event_is_a_dead_letter_that_rings_and_the_next_upload_goes_o
     entry = {
         "Source": "inference.platform",
         "DetailType": "Release succeeded",
-        "Detail": json.dumps({"environment": "local", "source": "registry", "execution": poison}),
+        "Detail": json.dumps({"environment": "local", "source": "registry", "poison": poison}),
     }
     assert platform.aws("events").put_events(Entries=[entry])["FailedEntryCount"] == 0
     wrong = version_of(MODEL, tmp_path / "wrong", "1.4.0", WRONG)
