@@ -28,8 +28,6 @@ from local_aws.wire import Json, Response
 _PAYLOADS = {"lambda", "logs", "sns", "sqs", "xray"}
 PAGE = 50  # events, the most that LookupEvents returns at once
 
-_RIGHT = ("role", "sid", "action")
-
 # Whether the request that is being answered was refused: a fresh list for each, filled when it is.
 _refusals: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("refusals", default=None)
 
@@ -68,6 +66,7 @@ def refused(
 
     `request`: it ends the request that is being answered, which is then no event of its own.
     """
+    _rights.add(principal_arn, action, "", allowed=False)
     refusals = _refusals.get()
     if request and refusals is not None:
         refusals.append(action)
@@ -90,23 +89,38 @@ def used(principal_arn: str) -> None:
         role["RoleLastUsed"] = {"LastUsedDate": _iso(time.time()), "Region": responses.get_region()}
 
 
-def _record_rights(file: Path) -> None:
-    """Write down which statement of a role's policies allowed what, each once: what is not there is a right
-    that nothing has needed so far.
+class _Rights:
+    """A file of what was decided about roles: which statement allowed what, and what was refused, each once.
+    A right that is not there is one that nothing has needed so far.
     """
-    evaluate, seen, lock = iam_evaluator.evaluate, set[tuple[str, str, str]](), threading.Lock()
-    file.unlink(missing_ok=True)
+
+    def __init__(self, file: Path) -> None:
+        self._file, self._known, self._lock = file, set[tuple[str, str, str, bool]](), threading.Lock()
+        file.unlink(missing_ok=True)
+
+    def add(self, principal_arn: str, action: str, sid: str, *, allowed: bool) -> None:
+        role = principal_arn.partition(":assumed-role/")[2].partition("/")[0]
+        decision = (role, action, sid, allowed)
+        with self._lock:
+            if not role or decision in self._known:
+                return
+            self._known.add(decision)
+            members = dict(zip(("role", "action", "sid", "allowed"), decision, strict=True))
+            with self._file.open("a") as lines:
+                lines.write(f"{json.dumps(members)}\n")
+
+
+_rights: _Rights
+
+
+def _record_rights(file: Path) -> None:
+    global _rights
+    _rights, evaluate = _Rights(file), iam_evaluator.evaluate
 
     def recorded(call: Any, policies: Any, *limits: Any) -> Any:
         result = evaluate(call, policies, *limits)
-        role = call.principal_arn.partition(":assumed-role/")[2].partition("/")[0]
-        right = (role, result.matched_sid, call.action)
-        if role and result.decision == "Allow":
-            with lock:
-                if right not in seen:
-                    seen.add(right)
-                    with file.open("a") as lines:
-                        lines.write(json.dumps(dict(zip(_RIGHT, right, strict=True))) + "\n")
+        if result.decision == "Allow":
+            _rights.add(call.principal_arn, call.action, result.matched_sid, allowed=True)
         return result
 
     iam_evaluator.evaluate = recorded

@@ -30,7 +30,15 @@ from local_aws import (
     trails,
     xray,
 )
-from local_aws.enforcement import deliveries, encryption, functions, network, pass_role, state_machines
+from local_aws.enforcement import (
+    deliveries,
+    encryption,
+    functions,
+    network,
+    pass_role,
+    state_machines,
+    tagging,
+)
 from local_aws.enforcement import trails as trail_rights
 from local_aws.insights import service as insights
 from local_aws.sagemaker import install as sagemaker
@@ -68,6 +76,7 @@ def install(home: Home) -> None:
     functions.install()
     deliveries.install()
     pass_role.install()
+    tagging.install()
     state_machines.install()
     trail_rights.install()
 

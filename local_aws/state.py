@@ -77,7 +77,7 @@ class Home:
 
     @property
     def rights(self) -> Path:
-        """Which rights of roles were used, a line of JSON for each when it first was."""
+        """What roles were allowed and refused, a line of JSON for each when it first was."""
         return self.path / "rights.jsonl"
 
     @property

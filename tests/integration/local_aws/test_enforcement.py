@@ -202,16 +202,16 @@ def test_a_role_says_when_it_was_last_used(aws: Embedded) -> None:
     assert get_role(RoleName=name)["Role"]["RoleLastUsed"]["Region"] == "us-east-1"
 
 
-def test_each_right_that_a_role_uses_is_written_down_once(aws: Embedded) -> None:
+def test_what_a_role_is_allowed_and_what_it_is_refused_is_written_down_once(aws: Embedded) -> None:
     role = aws.role(
-        {**allow(*LOGS), "Sid": "Write"}, {**allow("s3:GetObject"), "Sid": "Read"}, trust=TRUST_LAMBDA
+        {**allow(*LOGS[:2]), "Sid": "Write"}, {**allow("s3:GetObject"), "Sid": "Read"}, trust=TRUST_LAMBDA
     )
     function, name = aws.function(role, ANSWER), role.rpartition("/")[2]
     for _ in range(2):
         aws.invoke(function)
     lines = map(json.loads, (aws.home / "rights.jsonl").read_text().splitlines())
-    used = [(each["sid"], each["action"]) for each in lines if each["role"] == name]
-    assert sorted(used) == [("Write", action) for action in LOGS]
+    decided = [(each["action"], each["sid"], each["allowed"]) for each in lines if each["role"] == name]
+    assert decided == [(LOGS[0], "Write", True), (LOGS[1], "Write", True), (LOGS[2], "", False)]
 
 
 # Lambda
@@ -450,6 +450,23 @@ def test_giving_a_role_to_a_service_takes_the_right_to_pass_it(aws: Embedded) ->
 
 
 # One service calling another
+
+
+def test_making_a_configuration_with_tags_takes_the_right_to_tag_it(aws: Embedded) -> None:
+    make, name = "sagemaker:CreateEndpointConfig", unique("config")
+    tag = allow("sagemaker:AddTags", resource=f"arn:aws:sagemaker:us-east-1:{ACCOUNT}:endpoint-config/{name}")
+    variant = {
+        "VariantName": "AllTraffic",
+        "ModelName": aws.model(aws.role()),
+        "InstanceType": "ml.m5.large",
+    }
+    request = {"EndpointConfigName": name, "ProductionVariants": [{**variant, "InitialInstanceCount": 1}]}
+    tags = [{"Key": "team", "Value": "a"}]
+    maker = aws.client("sagemaker", aws.user(allow(make)))
+    with pytest.raises(botocore.exceptions.ClientError, match=r"AccessDenied.*sagemaker:AddTags"):
+        maker.create_endpoint_config(**request, Tags=tags)
+    aws.client("sagemaker", aws.user(allow(make), tag)).create_endpoint_config(**request, Tags=tags)
+    maker.create_endpoint_config(**{**request, "EndpointConfigName": unique("config")})
 
 
 def test_a_trail_needs_a_bucket_a_key_and_a_role_that_let_cloudtrail_write(aws: Embedded) -> None:

@@ -80,9 +80,18 @@ def _list(value: str | list[str]) -> list[str]:
 
 def unused(platform: Platform, role: str) -> list[Right]:
     """The rights that the role has not used since the platform was deployed."""
+    used = {(each["sid"] or "-", each["action"]) for each in _decided(platform, role) if each["allowed"]}
+    return [right for right in rights(platform, role) if (right.sid, right.action) not in used]
+
+
+def lacking(platform: Platform, role: str) -> set[str]:
+    """The actions that the role was refused since the platform was deployed."""
+    return {each["action"] for each in _decided(platform, role) if not each["allowed"]}
+
+
+def _decided(platform: Platform, role: str) -> list[dict[str, Any]]:
     lines = (platform.home / "rights.jsonl").read_text().splitlines()
-    used = {(each["role"], each["sid"] or "-", each["action"]) for each in map(json.loads, lines)}
-    return [right for right in rights(platform, role) if (role, right.sid, right.action) not in used]
+    return [decision for decision in map(json.loads, lines) if decision["role"] == role]
 
 
 def used_since(platform: Platform, role: str, when: float) -> bool:

@@ -220,4 +220,4 @@ def test_what_compares_and_what_tells_have_no_right_too_many_and_none_too_few(pl
         if right.sid not in rights.FOR_FAILURES
     }
     assert unused == {}
-    assert [rights.refused(platform, role, 0) for role in roles] == [set(), set()]
+    assert [rights.lacking(platform, role) for role in roles] == [set(), set()]

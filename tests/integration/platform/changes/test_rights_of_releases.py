@@ -27,8 +27,8 @@ def test_no_right_of_publishing_or_releasing_is_unused_and_none_was_lacking(plat
     validators = [role for role in roles if "Validator" in role]
     others = [role for role in roles if role.startswith("inference-local-releases-")]
     assert len(validators) == 4
-    refused = {role: found for role in (*validators, *others) if (found := rights.refused(platform, role, 0))}
-    assert refused == {}
+    lacking = {role: found for role in (*validators, *others) if (found := rights.lacking(platform, role))}
+    assert lacking == {}
 
     unused = [right for role in others for right in rights.unused(platform, role)]
     # Validators are alike, and not each is asked everything.
