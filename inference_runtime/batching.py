@@ -2,9 +2,9 @@
 
 There is no timer. Requests that the event loop has read together are joined; while the engine is busy, more
 of them queue and form the next batch; an idle engine runs what there is. So a lone request pays for one
-further look at the sockets, and load makes its own batches. Only where the last batch had more requests than
-have come yet does the loop look again, for a fraction of a row's time: clients that were answered together
-ask again together.
+further look at the sockets, and for none if nobody else has asked since its client's last; and load makes its
+own batches. Only where the last batch had more requests than have come yet does the loop look again, for a
+fraction of a row's time: clients that were answered together ask again together.
 
 What the warm-up has measured (`Plan`) decides the rest: short batches run inline, on the loop's own thread,
 where nothing is handed over; long ones on an engine's thread, one at a time with all cores. There are several
@@ -93,6 +93,8 @@ class Client(Protocol):
 
     #: Nobody, any more. Read by any thread.
     gone: bool
+    #: Nothing else came with its request.
+    single: bool
 
 
 class Job:
@@ -163,6 +165,8 @@ class Batcher:
         #: As many requests as the last batch had are likely to come again, and then are worth a moment: a
         #: fraction of what a row costs by itself. A lone client's never wait.
         self._crowd = 0
+        #: Whose request ran last, if it ran alone.
+        self._lone: Client | None = None
         self._linger = min(limits.delay_seconds, _LINGER * plan.seconds[0][1]) if plan.max_batch > 1 else 0.0
         self.settle(limits)
         self._queue: deque[Job] = deque()
@@ -205,7 +209,10 @@ class Batcher:
             self._admit(job, now, waiting)
         self._queue.append(job)
         if self._gathering is None and self._idle:
-            self._begin(now, 0)
+            if not waiting and job.client is self._lone and job.client.single:
+                self._run(now)
+            else:
+                self._begin(now, 0)
 
     def expire(self, now: float) -> None:
         """Answer the requests whose deadline has passed, whether they wait or run. Called every second."""
@@ -249,8 +256,12 @@ class Batcher:
             self._loop.call_soon(self._gather)
             return
         self._gathering = None
-        if not self._queue:
-            return
+        if self._queue:
+            self._run(now)
+
+    def _run(self, now: float) -> None:
+        """Run what is queued: here, if it is short, or by whoever is idle."""
+        found = len(self._queue)
         if max(min(found, self.plan.max_batch), self._queue[0].rows) > self.plan.inline:
             for _ in range(min(ceil(found / self.plan.max_batch), len(self._idle))):
                 self._idle.pop().wake()
@@ -265,6 +276,7 @@ class Batcher:
         """Give everyone what became of their request."""
         if batch:
             self._crowd = len(batch)
+            self._lone = batch[0].client if len(batch) == 1 else None
             self._ran(sum([job.rows for job in batch]))
         for job, outcome in zip(batch, outcomes, strict=True):
             _finish(job, outcome)

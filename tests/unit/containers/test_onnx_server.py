@@ -219,6 +219,22 @@ def test_concurrent_clients_get_their_own_answers(server: Server) -> None:
         list(clients.map(ask, range(8)))
 
 
+def test_a_server_that_nobody_asks_rests_though_its_clients_stay(server: Server) -> None:
+    def worked() -> float:
+        times = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    for _ in range(3):
+        connection.request("POST", "/invocations", tiny.body())
+        connection.getresponse().read()
+    time.sleep(0.1)
+    before = worked()
+    time.sleep(0.4)
+    assert worked() - before < 0.2
+    connection.close()
+
+
 def test_lines_are_inferred_together_and_answered_in_order(server: Server) -> None:
     lines = b"\n".join(tiny.body(shape=[1, 2], data=[number, -number]) for number in range(200))
     reply = server.request("POST", "/invocations", lines, {"content-type": "application/jsonlines"})

@@ -24,6 +24,7 @@ from inference_runtime.padding import Padding
 @dataclass
 class Client:
     gone: bool = False
+    single: bool = False
 
 
 class Asked(Job):
@@ -106,6 +107,41 @@ async def done(*jobs: Asked) -> None:
 
 
 both = pytest.mark.parametrize("inline", [True, False], ids=["inline", "thread"])
+
+
+def test_a_client_that_asks_alone_again_and_again_is_answered_without_a_look_for_others() -> None:
+    lone, other = Client(single=True), Client(single=True)
+
+    async def body(batcher: Batcher) -> list[bool]:
+        at_once = []
+        for client in (lone, lone, other, lone, lone):
+            batcher.submit(job := Asked(x(1), client=client))
+            at_once.append(job.done)
+            await done(job)
+        lone.single = False  # one of several requests that came together
+        batcher.submit(job := Asked(x(1), client=lone))
+        at_once.append(job.done)
+        await done(job)
+        return at_once
+
+    assert run(body, Doubler()) == [False, True, False, False, True, False]
+
+
+def test_who_asks_beside_a_client_that_was_alone_shares_its_batches() -> None:
+    lone, other, doubler = Client(single=True), Client(single=True), Doubler()
+
+    async def body(batcher: Batcher) -> None:
+        for client in (lone, lone):
+            batcher.submit(job := Asked(x(1), client=client))
+            await done(job)
+        for _ in range(3):
+            jobs = [Asked(x(1), client=client) for client in (lone, other)]
+            for job in jobs:
+                batcher.submit(job)
+            await done(*jobs)
+
+    run(body, doubler)
+    assert doubler.batches[-2:] == [2, 2]
 
 
 @both
