@@ -267,5 +267,6 @@ def _written(rows: Array, datatype: str) -> list[str]:
 
 def _quoted(row: list[str]) -> str:
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(row)
-    return line.getvalue()
+    # Before Python 3.13 a writer quotes no line ends but its own.
+    csv.writer(line, lineterminator="\r\n").writerow(row)
+    return line.getvalue().removesuffix("\r\n")

@@ -178,6 +178,14 @@ def test_csv_is_read_and_written_as_the_same_values(data: st.DataObject) -> None
     same(back.requests[0].inputs["x"], array)
 
 
+@pytest.mark.parametrize("text", ["two\nlines", "\r", "ends\r\n", ""])
+def test_a_text_of_csv_keeps_its_line_ends(text: str) -> None:
+    codec = echo("BYTES", (-1,))
+    array = objects([text.encode(), b"next"])
+    written = codec.write(Call([InferRequest({}, ("y",))], Form.CSV), [{"y": array}])
+    same(codec.read({"content-type": "text/csv"}, written.body, LIMIT).requests[0].inputs["x"], array)
+
+
 @given(arrays(*NUMERIC, min_dims=1))
 def test_every_form_of_a_request_is_the_same_request(drawn: tuple[str, Array]) -> None:
     datatype, array = drawn
