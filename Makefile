@@ -151,4 +151,7 @@ bench-drift: setup build/training/.installed ## Measure false alarms and power o
 	@PYTHONPATH=$(DRIFT_PATH) build/training/bin/python -m benchmarks.drift $(ARGS)
 
 .PHONY: check
-check: lint test ## What CI runs
+check: setup ## What CI runs
+	@# Types take one core. The other fetches meanwhile what the tests would wait for.
+	@$(MAKE) --no-print-directory --jobs 2 lint checkov build build/training/.installed
+	@$(MAKE) --no-print-directory test

@@ -1,6 +1,8 @@
 """What holds for every file: links lead somewhere, commands exist, nothing names one machine."""
 
 import re
+import sysconfig
+import tomllib
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -43,6 +45,24 @@ def test_every_document_is_reached_from_the_readme(markdown: list[Path]) -> None
         links = (urlsplit(link) for link in _links(file.read_text()))
         waiting += [(file.parent / link.path).resolve() for link in links if not link.scheme and link.path]
     assert not set(markdown) - reached
+
+
+def test_mypy_follows_every_module_of_the_cdk_that_is_imported() -> None:
+    # What it skips is Any, of which it says nothing.
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]
+    skipped, followed = [each for each in settings["overrides"] if "aws_cdk" in str(each["module"])]
+    assert (skipped["follow_imports"], followed["follow_imports"]) == ("skip", "normal")
+    modules = {path.name for path in (Path(sysconfig.get_path("purelib")) / "aws_cdk").iterdir()}
+    imported = {
+        f"aws_cdk.{word}"
+        for file in repository_files("*.py")
+        if file.relative_to(ROOT).parts[0] != "tests"
+        for line in re.findall(r"^\s*(?:from|import) aws_cdk\b.*(?:\([^)]*\))?", file.read_text(), re.M)
+        for word in re.findall(r"\w+", line)
+        if word in modules
+    }
+    assert "aws_cdk.aws_iam" in imported
+    assert imported - set(followed["module"]) == set()
 
 
 def test_documented_commands_exist(markdown: list[Path]) -> None:

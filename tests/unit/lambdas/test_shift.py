@@ -55,7 +55,7 @@ def test_a_corrected_p_value_is_never_smaller_and_keeps_its_rank(p_values: list[
     assert (np.diff(np.array(corrected)[order]) >= 0).all()
 
 
-@settings(max_examples=5)
+@settings(max_examples=2)
 @given(st.integers(0, 2**32 - 1))
 def test_of_many_tests_of_nothing_few_runs_find_anything(seed: int) -> None:
     random = np.random.default_rng(seed)
