@@ -2,15 +2,16 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from onnx import TensorProto, helper
 
-from inference_runtime import warmup
+from inference_runtime import cuda, warmup
 from inference_runtime.batching import Plan
 from inference_runtime.manifest import Artifact
-from inference_runtime.model import Engine, Model
+from inference_runtime.model import Arrays, Engine, Model
 from tests.unit.runtime import tiny
 
 
@@ -54,6 +55,35 @@ def test_a_handler_is_joined_if_a_sample_shows_that_it_can_be_and_never_run_inli
     _, plan = warmup.load(tiny.doubler(tmp_path, handler=handler, files=files), Engine(device="cpu"))
     assert (plan.max_batch > 1) is joined
     assert not plan.inline
+
+
+@pytest.mark.parametrize("captured", [True, False])
+def test_another_gpu_runs_the_sizes_that_were_not_captured_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, captured: bool
+) -> None:
+    opened: list[Model] = []
+    ran: list[tuple[int, int]] = []
+    infer_joined = Model.infer_joined
+
+    def open_(artifact: Artifact, engine: Engine) -> Model:
+        opened.append(Model(artifact, engine))
+        return opened[-1]
+
+    def run(model: Model, requests: Sequence[Arrays], outputs: Sequence[str]) -> Arrays:
+        ran.append((opened.index(model), sum(len(request["x"]) for request in requests)))
+        return infer_joined(model, requests, outputs)
+
+    # As two GPUs of which each captures all sizes, or none; both are this CPU.
+    monkeypatch.setattr(warmup, "Model", open_)
+    monkeypatch.setattr(Model, "on_gpu", True)
+    monkeypatch.setattr(cuda, "devices", lambda: 2)
+    monkeypatch.setattr(Model, "infer_joined", run)
+    monkeypatch.setattr(Model, "bind", lambda model, rows: rows if captured else 0)
+    models, plan = warmup.load(tiny.doubler(tmp_path), Engine(device="cpu"), 8)
+    assert len(models) == 2
+    assert [size for model, size in ran if model == 1] == (
+        [] if captured else [each for each, _ in plan.seconds]
+    )
 
 
 def test_a_handler_that_refuses_made_up_values_is_served_without_a_plan(tmp_path: Path) -> None:
