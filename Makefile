@@ -7,6 +7,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # As pip and uv: trust what the system trusts, a company's own certificate authority for one.
 export NODE_USE_SYSTEM_CA := 1
+# What one process has compiled, the next one reads: hundreds start, and most import more than they run.
+unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(PATH)
 
 .PHONY: help
