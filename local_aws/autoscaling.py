@@ -57,8 +57,20 @@ def install(sagemaker: JsonService) -> None:
 def registered_variants(account: str, region: str, endpoint: str) -> set[str]:
     """The variants of an endpoint that are scalable targets now."""
     with responses.request_scope(account, region):
-        named = [_VARIANT.fullmatch(key[1]) for key in targets if key[0] == "sagemaker"]
-    return {match[2] for match in named if match and match[1].lower() == endpoint.lower()}
+        return set(_of_endpoint(endpoint).values())
+
+
+def deregister_variants(account: str, region: str, endpoint: str) -> None:
+    """Forget the scalable targets of an endpoint that is deleted."""
+    with responses.request_scope(account, region):
+        for key in _of_endpoint(endpoint):
+            del targets[key]
+
+
+def _of_endpoint(endpoint: str) -> dict[Key, str]:
+    """The scalable targets that are variants of an endpoint, and their names."""
+    named = [(key, _VARIANT.fullmatch(key[1])) for key in targets if key[0] == "sagemaker"]
+    return {key: match[2] for key, match in named if match and match[1].lower() == endpoint.lower()}
 
 
 def _key(request: Json) -> Key:

@@ -57,7 +57,11 @@ def install(home: Home) -> None:
     parameter_events.install()
     cloudformation.install()
     stack_policies.install()
-    served = sagemaker.install(home, scalable_variants=autoscaling.registered_variants)
+    served = sagemaker.install(
+        home,
+        scalable_variants=autoscaling.registered_variants,
+        deregister_variants=autoscaling.deregister_variants,
+    )
     autoscaling.install(served)
     remembered.install()
     resource_types.install()

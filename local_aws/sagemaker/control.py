@@ -19,15 +19,20 @@ DEFAULT_PAGE = 10
 DEFAULT_WEIGHT = 1.0
 
 # Asked before an update: the variants of an endpoint (account, region, endpoint) that are scalable targets.
+# They are none any longer once it is deleted.
 ScalableVariants = Callable[[str, str, str], set[str]]
+DeregisterVariants = Callable[[str, str, str], None]
 
 
 class Control:
     """The operations, for the account and region of the request that is being answered."""
 
-    def __init__(self, home: Home, scalable_variants: ScalableVariants) -> None:
+    def __init__(
+        self, home: Home, scalable_variants: ScalableVariants, deregister_variants: DeregisterVariants
+    ) -> None:
         self._home = home
         self._scalable_variants = scalable_variants
+        self._deregister_variants = deregister_variants
         self._deleting: set[asyncio.Task[None]] = set()
 
     def operations(self) -> dict[str, Operation]:
@@ -229,6 +234,7 @@ class Control:
         endpoint = found.endpoint(scope, request["EndpointName"])
         if endpoint.status != "Deleting":
             endpoint.become("Deleting")
+            self._deregister_variants(scope.account, scope.region, endpoint.name)
             task = asyncio.ensure_future(_delete(found, endpoint))
             self._deleting.add(task)
             task.add_done_callback(self._deleting.discard)

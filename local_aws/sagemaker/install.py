@@ -9,16 +9,18 @@ from local_aws.authorization import Request, Right, takes_also
 from local_aws.registry import Service, register
 from local_aws.sagemaker import cloudformation, deployment, resources, runtime
 from local_aws.sagemaker.components import Components
-from local_aws.sagemaker.control import Control, ScalableVariants
+from local_aws.sagemaker.control import Control, DeregisterVariants, ScalableVariants
 from local_aws.sagemaker.packages import Packages
 from local_aws.state import Home
 from local_aws.wire import Json, JsonService, Response
 
 
-def install(home: Home, scalable_variants: ScalableVariants) -> JsonService:
+def install(
+    home: Home, scalable_variants: ScalableVariants, deregister_variants: DeregisterVariants
+) -> JsonService:
     """Serve SageMaker; returns its operations, for services that call them in its own name."""
     operations = {
-        **Control(home, scalable_variants).operations(),
+        **Control(home, scalable_variants, deregister_variants).operations(),
         **Components(home).operations(),
         **Packages().operations(),
     }

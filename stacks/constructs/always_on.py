@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from aws_cdk import aws_applicationautoscaling as scaling
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_sagemaker as sagemaker
 
 from catalog.model import GpuModel
 from stacks.base import PlatformStack
-from stacks.constructs.metrics import VARIANT
-from stacks.constructs.scaling import follow_requests
+from stacks.constructs.instance_scaling import InstanceScaling
+from stacks.constructs.updates import Update
 
 Endpoint = sagemaker.CfnEndpoint
 
@@ -33,7 +32,8 @@ def serve(
     alarms: Sequence[cloudwatch.Alarm],
 ) -> sagemaker.CfnEndpoint:
     """The endpoint called `name`, and its scaling on the requests in flight; `alarms` undo an update."""
-    bake = spec.release.bake_seconds(stack.environment_config.releases.bake_minutes)
+    update = Update.of(spec, stack.environment_config)
+    scaling = InstanceScaling(stack, spec, name)
     endpoint = Endpoint(
         stack,
         "Endpoint",
@@ -43,35 +43,25 @@ def serve(
         retain_all_variant_properties=True,
         deployment_config=Endpoint.DeploymentConfigProperty(
             blue_green_update_policy=Endpoint.BlueGreenUpdatePolicyProperty(
-                traffic_routing_configuration=_shift(spec, bake),
-                termination_wait_in_seconds=60,
-                # Start, bake twice, and drain.
-                maximum_execution_timeout_in_seconds=max(
-                    3600, spec.gpu.startup_timeout_seconds + 2 * bake + 1200
-                ),
+                traffic_routing_configuration=_shift(spec, update),
+                termination_wait_in_seconds=update.drain,
+                maximum_execution_timeout_in_seconds=update.longest,
             ),
             auto_rollback_configuration=Endpoint.AutoRollbackConfigProperty(
                 alarms=[Endpoint.AlarmProperty(alarm_name=alarm.alarm_name) for alarm in alarms]
             ),
         ),
     )
-    follow_requests(
-        stack,
-        spec,
-        of=endpoint,
-        resource_id=f"endpoint/{name}/variant/{VARIANT}",
-        dimension="sagemaker:variant:DesiredInstanceCount",
-        # Ten-second data: it sees a burst a minute before the invocation count does.
-        metric=scaling.PredefinedMetric.SAGEMAKER_VARIANT_CONCURRENT_REQUESTS_PER_MODEL_HIGH_RESOLUTION,
-    )
+    endpoint.node.add_dependency(scaling.before)
+    scaling.after(endpoint)
     return endpoint
 
 
-def _shift(spec: GpuModel, bake_seconds: int) -> sagemaker.CfnEndpoint.TrafficRoutingConfigProperty:
+def _shift(spec: GpuModel, update: Update) -> sagemaker.CfnEndpoint.TrafficRoutingConfigProperty:
     percent = spec.release.canary_percent
     canary = Endpoint.CapacitySizeProperty(type="CAPACITY_PERCENT", value=percent) if percent else None
     return Endpoint.TrafficRoutingConfigProperty(
         type="CANARY" if canary else "ALL_AT_ONCE",
         canary_size=canary,
-        wait_interval_in_seconds=bake_seconds,
+        wait_interval_in_seconds=update.bake,
     )

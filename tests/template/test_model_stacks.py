@@ -21,15 +21,32 @@ GPU_STACK = "inference-prod-model-text-embedding-gpu"
 CPU_STACK = "inference-prod-model-file-type-cpu"
 
 
-def test_gpu_endpoint_scales_on_high_resolution_concurrency(prod: Assembly) -> None:
-    policy = prod.one("AWS::ApplicationAutoScaling::ScalingPolicy", GPU_STACK).properties
-    tracking = policy["TargetTrackingScalingPolicyConfiguration"]
-    assert tracking["PredefinedMetricSpecification"]["PredefinedMetricType"] == (
-        "SageMakerVariantConcurrentRequestsPerModelHighResolution"
-    )
-    target = prod.one("AWS::ApplicationAutoScaling::ScalableTarget", GPU_STACK).properties
-    assert target["ResourceId"] == "endpoint/inference-prod-text-embedding/variant/AllTraffic"
-    assert (target["MinCapacity"], target["MaxCapacity"]) == (2, 4)
+def test_gpu_endpoint_scales_between_its_bounds(prod: Assembly) -> None:
+    scaled = {
+        one.properties["Step"]: one
+        for one in prod.resources("Custom::InstanceScaling")
+        if one.stack == GPU_STACK
+    }
+    assert scaled.keys() == {"before", "after"}
+    for one in scaled.values():
+        assert (one.properties["Endpoint"], one.properties["Variant"]) == (
+            "inference-prod-text-embedding",
+            "AllTraffic",
+        )
+        assert (one.properties["Min"], one.properties["Max"]) == ("2", "4")
+
+
+def test_an_endpoint_is_no_scalable_target_while_it_is_updated(
+    gpu_stack: Callable[..., Template],
+) -> None:
+    template = gpu_stack()
+    scaled = template.find_resources("Custom::InstanceScaling")
+    steps = {resource["Properties"]["Step"]: name for name, resource in scaled.items()}
+    [(name, endpoint)] = template.find_resources("AWS::SageMaker::Endpoint").items()
+    assert steps["before"] in endpoint["DependsOn"]
+    assert name in scaled[steps["after"]]["DependsOn"]
+    for resource in scaled.values():
+        assert resource["Properties"]["InstanceType"] == "ml.g5.xlarge"
 
 
 def test_gpu_endpoint_rolls_back_on_alarms_of_its_own_stack(prod: Assembly) -> None:
