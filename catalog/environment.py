@@ -351,7 +351,8 @@ class Releases(Section):
             ge=0.05,
             le=60,
             description="For a sandbox: minutes for which every new version is watched, whatever its model "
-            "says under `release`. `null`: what each model says.",
+            "says under `release`, and however long judging takes. Meant for the embedded AWS, whose alarms "
+            "and captures come within seconds. `null`: what each model says.",
         ),
     ] = None
 

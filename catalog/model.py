@@ -11,6 +11,11 @@ from catalog.section import Items, Name, Section, refusal, refuse
 
 MAX_INLINE_BYTES = 4 * 1024 * 1024
 
+ALARM_MINUTES, CAPTURE_MINUTES = 3, 2
+"""Until CloudWatch has noticed that a release rejects its version, and SageMaker with it; and until what was
+answered is among SageMaker's captures.
+"""
+
 COPY_MEMORY_MB, COPY_GPUS = 1024, 1
 """What a copy of a model that sleeps reserves of its instance where nothing else is said."""
 
@@ -228,7 +233,8 @@ class Release(Section):
             ge=0.05,
             le=60,
             description="Minutes for which the new version is watched after each shift of traffic; if it "
-            "does worse than it may, the old version comes back. CloudWatch needs some three to notice.",
+            "does worse than it may, the old version comes back. With `target: gpu` at least 3, which "
+            "CloudWatch needs to notice, and 5 where predictions are compared too: captures are late.",
         ),
     ] = 5
     minimum_requests: Annotated[
@@ -490,6 +496,12 @@ class _Model(Section):
         return value
 
     @property
+    def shows_predictions(self) -> bool:
+        """Whether a release compares the predictions of its version with those of the old one."""
+        answers = self.capture.percent and self.capture.keep != "requests"
+        return bool(answers and self.release.prediction_shift is not None)
+
+    @property
     def watched(self) -> bool:
         """Whether its captures are compared with a baseline."""
         return bool(self.drift.enabled and self.capture.percent)
@@ -548,6 +560,21 @@ class GpuModel(_Model):
                 "one, without a share for a canary. Leave it out, or set scaling.min to 1 or more"
             )
             refuse(refusal(self.release.canary_percent, reason, "release", "canary_percent"))
+        return self
+
+    @model_validator(mode="after")
+    def _bakes_for_longer_than_judging_takes(self) -> "GpuModel":
+        # On Lambda a release takes a version back itself, and captures are written at once.
+        compared = self.shows_predictions
+        needed = ALARM_MINUTES + (CAPTURE_MINUTES if compared else 0)
+        if self.release.bake_minutes < needed:
+            late = ", and captures to show what it answered" if compared else ""
+            instead = ", or set release.prediction_shift to null" if compared else ""
+            reason = (
+                f"must be >= {needed}: so long SageMaker's alarms need to take a version back{late}. "
+                f"Raise it{instead}"
+            )
+            refuse(refusal(self.release.bake_minutes, reason, "release", "bake_minutes"))
         return self
 
     @field_validator("slo")

@@ -222,8 +222,10 @@ def status(session: Session, watch: bool) -> None:
     catalog = load_catalog(ROOT / "models")
     aws = environment.connect(session.environment)
     if watch:
-        for release in releases.under_way(aws, session.environment, [spec.name for spec in catalog]):
-            _follow(session, aws, release.model, release.execution)
+        under_way = releases.under_way(aws, session.environment, [spec.name for spec in catalog])
+        executions = {release.execution: release.model for release in under_way}
+        for release in releases.watch(aws, session.environment, executions):
+            session.output.note(release.progress)
     found = stacks.deployed(aws, session.environment)
     if not found:
         raise UnreachableError(
@@ -316,7 +318,7 @@ def _follow(session: Session, aws: environment.Aws, model: str, execution: str) 
     """Show a release's progress until it has ended; raises InferctlError if it did not go live."""
     release = None
     for release in releases.follow(aws, session.environment, model, execution):
-        session.output.note(f"{release.model} {release.version}: {release.status}")
+        session.output.note(release.progress)
     if release is None or release.status != releases.LIVE:
         said = f"{release.status}: {release.reason}" if release else "it left no trace in the history"
         raise InferctlError(f"{model} was not released. {said}")

@@ -3,10 +3,13 @@
 import getpass
 import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
+
+from boto3.dynamodb.types import TypeDeserializer
 
 from catalog.names import Names
 from inferctl.environment import Aws
@@ -14,11 +17,17 @@ from inferctl.errors import InferctlError
 
 LIVE, ROLLBACK = "LIVE", "rollback"
 POLL_SECONDS = 1.0
+SHORTEST_SHA256 = 7
+"""Digits by which an artifact may be named."""
 
 
 @dataclass(frozen=True)
 class Release:
-    """One release as the history has it; times are ISO 8601, `ended` is empty while it goes on."""
+    """One release as the history has it; times are ISO 8601, `ended` is empty while it goes on.
+
+    `metrics` is what was measured while it was judged: requests, errors and p99_ms of the `new` and the `old`
+    version, and how far their predictions are apart.
+    """
 
     model: str
     version: str
@@ -32,6 +41,22 @@ class Release:
     reason: str
     previous: str
     execution: str
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def progress(self) -> str:
+        """Where it stands, in a line for people."""
+        said = f"{self.model} {self.version}: {self.status}"
+        if self.reason:
+            return f"{said}: {self.reason}"
+        measured = self.metrics
+        sides = [
+            f"{which} {measured['requests'][which]:.0f} requests, {measured['errors'][which]:.0f} failed, "
+            f"p99 {measured['p99_ms'][which]:.0f} ms"
+            for which in ("new", "old")
+            if measured
+        ]
+        return f"{said} ({'; '.join(sides)})" if sides else said
 
     def document(self) -> dict[str, Any]:
         """As `--json` prints it."""
@@ -55,8 +80,14 @@ def rollback(aws: Aws, environment: str, model: str, *, to: str | None, why: str
 
     Raises InferctlError if there is none such.
     """
-    sha256 = _chosen(history(aws, environment, model), model, to)
+    releases = history(aws, environment, model)
+    if to is None:
+        sha256 = _before_the_live_one(releases, model)
+    else:
+        sha256 = _chosen(aws, environment, releases, model, to)
     version = _version(aws, environment, model, sha256)
+    if not version:
+        raise InferctlError(f"The artifact {sha256[:12]} of {model} is no longer kept: publish it again.")
     names = Names(environment)
     account, region = _where(aws)
     moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
@@ -79,18 +110,28 @@ def rollback(aws: Aws, environment: str, model: str, *, to: str | None, why: str
 
 
 def follow(aws: Aws, environment: str, model: str, execution: str) -> Iterator[Release]:
-    """A release each time its status changes, until it has ended."""
-    states = aws.client("stepfunctions")
-    status = ""
-    while True:
-        over = states.describe_execution(executionArn=execution)["status"] != "RUNNING"
-        found = [one for one in history(aws, environment, model) if one.execution == execution]
-        if found and found[0].status != status:
-            status = found[0].status
-            yield found[0]
-        if over:
-            return
-        time.sleep(POLL_SECONDS)
+    """A release each time its progress changes, until it has ended."""
+    yield from watch(aws, environment, {execution: model})
+
+
+def watch(aws: Aws, environment: str, executions: Mapping[str, str]) -> Iterator[Release]:
+    """Releases side by side, by their executions and models: each whenever its progress changes, until all
+    have ended.
+    """
+    states, running = aws.client("stepfunctions"), dict(executions)
+    shown: dict[str, str] = {}
+    while running:
+        for execution, model in list(running.items()):
+            # Asked first: what is noted before its end is then read after it.
+            over = states.describe_execution(executionArn=execution)["status"] != "RUNNING"
+            found = [one for one in history(aws, environment, model) if one.execution == execution]
+            if found and found[0].progress != shown.get(execution):
+                shown[execution] = found[0].progress
+                yield found[0]
+            if over:
+                del running[execution]
+        if running:
+            time.sleep(POLL_SECONDS)
 
 
 def under_way(aws: Aws, environment: str, models: Sequence[str]) -> list[Release]:
@@ -112,27 +153,39 @@ def before(releases: Sequence[Release]) -> list[str]:
     return line
 
 
-def _chosen(releases: Sequence[Release], model: str, to: str | None) -> str:
-    if to is None:
-        line = before(releases)
-        if len(line) < 2:
-            raise InferctlError(f"No version of {model} was live before the one that is.")
-        return line[-2]
-    known = {one.version: one.sha256 for one in reversed(releases) if one.status == LIVE}
-    known |= {sha256: sha256 for one in releases for sha256 in (one.sha256, one.previous) if sha256}
+def _before_the_live_one(releases: Sequence[Release], model: str) -> str:
+    line = before(releases)
+    if len(line) < 2:
+        raise InferctlError(f"No version of {model} was live before the one that is.")
+    return line[-2]
+
+
+def _chosen(aws: Aws, environment: str, releases: Sequence[Release], model: str, to: str) -> str:
+    """The artifact that was live and is called `to`: its version, or the first digits of its SHA-256."""
+    was_live = [one for one in releases if one.status == LIVE]
+    # The first live version was deployed, not released: only its manifest says what it is called.
+    deployed = {one.previous for one in was_live} - {one.sha256 for one in was_live}
+    names = {sha256: _version(aws, environment, model, sha256) for sha256 in sorted(deployed)}
+    names |= {one.sha256: one.version for one in reversed(was_live)}
     chosen = [
-        sha256 for name, sha256 in known.items() if name == to or (len(to) >= 7 and name.startswith(to))
+        sha256
+        for sha256, name in names.items()
+        if name == to or (len(to) >= SHORTEST_SHA256 and sha256.startswith(to))
     ]
     if not chosen:
-        versions = ", ".join(name for name in known if len(name) < 64) or "none"
-        raise InferctlError(f"{model} had no live version {to!r}; its releases were of {versions}.")
-    return chosen[0]
+        versions = ", ".join(name for name in names.values() if name) or "none"
+        raise InferctlError(f"{model} had no live version {to!r}; those that were live: {versions}.")
+    return chosen[-1]
 
 
 def _version(aws: Aws, environment: str, model: str, sha256: str) -> str:
+    """What an artifact is called; empty if it is no longer kept."""
     account, region = _where(aws)
-    bucket = Names(environment).bucket("models", account, region)
-    found = aws.client("s3").get_object(Bucket=bucket, Key=f"{model}/{sha256}/manifest.json")
+    bucket, s3 = Names(environment).bucket("models", account, region), aws.client("s3")
+    try:
+        found = s3.get_object(Bucket=bucket, Key=f"{model}/{sha256}/manifest.json")
+    except s3.exceptions.NoSuchKey:
+        return ""
     return str(json.load(found["Body"])["version"])
 
 
@@ -146,6 +199,17 @@ def _partition(region: str) -> str:
 
 
 def _release(model: str, item: dict[str, Any]) -> Release:
-    values = {name: str(next(iter(value.values()))) for name, value in item.items()}
-    names = [name for name in Release.__dataclass_fields__ if name != "model"]
-    return Release(model, **{name: values.get(name, "") for name in names})
+    read = TypeDeserializer()
+    values = {name: _plain(read.deserialize(value)) for name, value in item.items()}
+    names = [name for name in Release.__dataclass_fields__ if name not in ("model", "metrics")]
+    texts = {name: str(values.get(name, "")) for name in names}
+    return Release(model, **texts, metrics=values.get("metrics") or {})
+
+
+def _plain(value: Any) -> Any:
+    """A value of DynamoDB's as JSON has it."""
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list) else value

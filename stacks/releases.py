@@ -26,9 +26,12 @@ from stacks.constructs.alarms import REJECTED, TOPIC, PlatformAlarm, of_model
 from stacks.constructs.function import PlatformFunction
 from stacks.constructs.intake import Intake, Store
 from stacks.constructs.private_network import PrivateNetwork
+from stacks.constructs.updates import Update
 
 FAILED = "releases-failed"
 STEP_SECONDS = 120
+COMPARE_SECONDS = 55
+"""Within the minute for which the step that asks waits for an answer."""
 KEY = "data"
 """Purpose of the key of the history."""
 
@@ -73,6 +76,7 @@ class ReleasesStack(PlatformStack):
 
     def _settings(self, model: ModelSpec) -> None:
         """What the function's `Settings` are; the model's name is in the path."""
+        update = None if isinstance(model, CpuModel) else Update.of(model, self.environment_config)
         settings = {
             "home": model.home,
             "name": self.names.model(model.name, model.home),
@@ -81,7 +85,8 @@ class ReleasesStack(PlatformStack):
             "log_group": self.names.model_log_group(model.name, model.home),
             "canary_percent": model.release.canary_percent,
             "bake_seconds": model.release.bake_seconds(self.environment_config.releases.bake_minutes),
-            "startup_seconds": 0 if isinstance(model, CpuModel) else model.gpu.startup_timeout_seconds,
+            "drain_seconds": update.drain if update else 0,
+            "update_seconds": update.longest if update else 0,
             "alarms": [
                 self.names.resource(of_model(model, kind))
                 for kind in (
@@ -95,7 +100,7 @@ class ReleasesStack(PlatformStack):
             "minimum_requests": model.release.minimum_requests,
             "prediction_shift": model.release.prediction_shift,
             "captures": f"captures/{self.names.model(model.name, model.home)}/{metrics.VARIANT}/"
-            if model.capture.percent
+            if model.shows_predictions
             else None,
         }
         ssm.StringParameter(
@@ -116,31 +121,43 @@ class ReleasesStack(PlatformStack):
 
     def _comparer(self) -> PlatformFunction:
         """It sees what models answered, so it is where models are; what it says are numbers."""
-        bucket = self.bucket_arn("data")
-        captures = f"{bucket}/captures/*"
+        data = self.bucket_arn("data")
+        captures, manifests = f"{data}/captures/*", f"{self.bucket_arn('models')}/*/manifest.json"
         return PlatformFunction(
             self,
             "Compare",
-            source="compare_predictions",
+            # Drift between two versions: the same features and the same tests.
+            source="drift",
+            module="versions",
             description="Says how far the predictions of two versions of a model are apart",
-            environment={"DATA_BUCKET": self.bucket_name("data")},
-            memory_mb=1024,
-            timeout_seconds=60,
+            environment={
+                "DATA_BUCKET": self.bucket_name("data"),
+                "MODELS_BUCKET": self.bucket_name("models"),
+            },
+            memory_mb=2048,
+            timeout_seconds=COMPARE_SECONDS,
             log_group_name=self.names.log_group("compare-predictions"),
             network=PrivateNetwork.of(self),
             statements=[
                 iam.PolicyStatement(
                     sid="FindCaptures",
                     actions=["s3:ListBucket"],
-                    resources=[bucket],
+                    resources=[data],
                     conditions={"StringLike": {"s3:prefix": "captures/*"}},
                 ),
-                iam.PolicyStatement(sid="ReadCaptures", actions=["s3:GetObject"], resources=[captures]),
                 iam.PolicyStatement(
-                    sid="DecryptCaptures", actions=["kms:Decrypt"], resources=[self.key("data").key_arn]
+                    sid="ReadCaptures", actions=["s3:GetObject"], resources=[captures, manifests]
+                ),
+                iam.PolicyStatement(
+                    sid="Decrypt",
+                    actions=["kms:Decrypt"],
+                    resources=[self.key("data").key_arn, self.key("models").key_arn],
                 ),
             ],
-            wildcards={captures: "Captures are files named by their time, of every model that is released."},
+            wildcards={
+                captures: "Captures are files named by their time, of every model that is released.",
+                manifests: "One file of each artifact, whose folder is named by its hash.",
+            },
         )
 
     def _function(self, models: Sequence[ModelSpec]) -> PlatformFunction:

@@ -34,12 +34,11 @@ def numeric(before: Floats, now: Floats) -> Shift:
     """Kolmogorov and Smirnov's test of two samples of numbers, none of them NaN; PSI over the deciles of
     `before`.
     """
-    # Deciles of few different values repeat; then there are fewer bins.
+    # Deciles of few different values repeat; then there are fewer.
     edges = np.unique(np.quantile(before, np.linspace(0, 1, BINS + 1)[1:-1]))
-    shares = [np.bincount(np.searchsorted(edges, values, "right"), minlength=len(edges) + 1)
-              for values in (before, now)]  # fmt: skip
+    counts = np.array([_binned(edges, values) for values in (before, now)])
     tested = stats.ks_2samp(before, now, method="asymp")
-    return Shift("ks", float(tested.pvalue), psi(*shares))
+    return Shift("ks", float(tested.pvalue), psi(*counts[:, counts.any(axis=0)]))
 
 
 def categorical(before: Mapping[str, int], now: Mapping[str, int]) -> Shift:
@@ -87,6 +86,14 @@ def adjusted(p_values: Sequence[float]) -> list[float]:
     however the tested quantities depend on each other.
     """
     return [float(p) for p in stats.false_discovery_control(p_values, method="by")] if p_values else []
+
+
+def _binned(edges: Floats, values: Floats) -> NDArray[np.int64]:
+    """How many values lie before each edge, exactly at it, and after the last: a value that is as frequent as
+    a decile, or a constant, has a bin to itself.
+    """
+    places = np.searchsorted(edges, values, "left") + np.searchsorted(edges, values, "right")
+    return np.bincount(places, minlength=2 * len(edges) + 1)
 
 
 def _pooled(before: Mapping[str, int], now: Mapping[str, int]) -> NDArray[np.int64]:

@@ -124,9 +124,7 @@ def judge(release: Release) -> None:
             raise NotYet("it is being brought back")
         return
     if not release.get("rejected"):
-        release["measured"], release["rejected"] = judging.judge(
-            settings, release["version"], release["shifted"]
-        )
+        release["measured"], release["rejected"] = judging.judge(settings, release)
         history.note(model, release["entry"], status="JUDGING", metrics=release["measured"])
     if release["rejected"]:
         if settled:
@@ -180,7 +178,9 @@ def conclude(release: Release) -> None:
         live = live_sha256(model)
         if live is not None:
             settings = Settings.of(model)
-            _target(settings).finish(live, _uri(model, live), history.last_live(model))
+            # What was taken back may still be answering: it goes with the next release.
+            kept = [*history.last_live(model), release["sha256"]]
+            _target(settings).finish(live, _uri(model, live), kept)
             deployments.let_in(settings)
     if not history.ended(model, release["entry"]):
         # Told before it is noted: rather twice than never.

@@ -52,9 +52,9 @@ class Side:
         )
 
 
-def judge(settings: Settings, version: str, since: str) -> tuple[dict[str, Any], str]:
+def judge(settings: Settings, release: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """What was measured, for the history, and why the version is rejected; empty if it is not."""
-    new, old = _sides(settings, version, since)
+    new, old = _sides(settings, release["version"], release["shifted"])
     measured: dict[str, Any] = {
         "requests": {"new": new.requests, "old": old.requests},
         "errors": {"new": new.errors, "old": old.errors},
@@ -62,7 +62,7 @@ def judge(settings: Settings, version: str, since: str) -> tuple[dict[str, Any],
     }
     reason = _alarming(settings) or too_many_errors(settings, new, old) or too_slow(settings, new, old)
     if not reason and settings.captures and settings.prediction_shift is not None:
-        measured["predictions"] = predictions = _compare(settings, version, since)
+        measured["predictions"] = predictions = _compare(settings, release)
         reason = shifted(settings, predictions)
     return measured, reason
 
@@ -93,15 +93,10 @@ def too_slow(settings: Settings, new: Side, old: Side) -> str:
 
 def shifted(settings: Settings, predictions: dict[str, Any]) -> str:
     """Why its predictions are too far from the old version's."""
-    assert settings.prediction_shift is not None
-    far = {
-        name: distance["psi"]
-        for name, distance in predictions["outputs"].items()
-        if distance["psi"] > settings.prediction_shift
-    }
-    if not far:
+    if not predictions["shifted"]:
         return ""
-    named = ", ".join(f"{name} by a PSI of {psi}" for name, psi in sorted(far.items()))
+    outputs = predictions["outputs"]
+    named = ", ".join(f"{name} by a PSI of {outputs[name]['psi']}" for name in sorted(predictions["shifted"]))
     return f"its predictions shifted: {named}; {settings.prediction_shift} is allowed"
 
 
@@ -154,15 +149,18 @@ def _alarming(settings: Settings) -> str:
     return f"the alarm {names[0]} rings" if names else ""
 
 
-def _compare(settings: Settings, version: str, since: str) -> dict[str, Any]:
+def _compare(settings: Settings, release: dict[str, Any]) -> dict[str, Any]:
     answer = boto3.client("lambda").invoke(
         FunctionName=os.environ["COMPARE"],
         Payload=json.dumps(
             {
                 "prefix": settings.captures,
-                "version": version,
-                "since": since,
+                "model": settings.model,
+                "old": release["previous"],
+                "new": release["sha256"],
+                "since": release["shifted"],
                 "minimum": settings.minimum_requests,
+                "psi": settings.prediction_shift,
             }
         ).encode(),
     )

@@ -204,10 +204,8 @@ class OnEndpoint(_Fleet):
                         "WaitIntervalInSeconds": bake,
                         **canary,
                     },
-                    "TerminationWaitInSeconds": 60,
-                    "MaximumExecutionTimeoutInSeconds": max(
-                        3600, self.settings.startup_seconds + 2 * bake + 1200
-                    ),
+                    "TerminationWaitInSeconds": self.settings.drain_seconds,
+                    "MaximumExecutionTimeoutInSeconds": self.settings.update_seconds,
                 },
                 **self._rollback(guarded),
             },
@@ -265,7 +263,7 @@ class OnComponent(_Fleet):
                 "RollingUpdatePolicy": {
                     "MaximumBatchSize": {"Type": "COPY_COUNT", "Value": 1},
                     "WaitIntervalInSeconds": bake,
-                    "MaximumExecutionTimeoutInSeconds": 28_800,
+                    "MaximumExecutionTimeoutInSeconds": self.settings.update_seconds,
                 },
                 **self._rollback(guarded),
             },

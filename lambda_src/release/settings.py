@@ -22,7 +22,8 @@ class Settings:
         log_group: where it writes a line for each request.
         canary_percent: of the requests that the new version gets first; 0: all at once.
         bake_seconds: for which it is watched then, and again once it has all.
-        startup_seconds: that a new instance may take to start.
+        drain_seconds: for which SageMaker keeps the old instances once the new ones have all requests.
+        update_seconds: after which it gives an update up.
         alarms: names of the alarms that end a release.
         public: whether the releases' client may ask it through the API.
         availability_percent, p99_ms: the model's objectives.
@@ -39,7 +40,8 @@ class Settings:
     log_group: str
     canary_percent: int
     bake_seconds: int
-    startup_seconds: int
+    drain_seconds: int
+    update_seconds: int
     alarms: list[str]
     public: bool
     availability_percent: float

@@ -22,6 +22,7 @@ from stacks.constructs.metrics import VARIANT
 from stacks.constructs.private_network import PrivateNetwork
 from stacks.constructs.problems import WAKING_SECONDS
 from stacks.constructs.scaling import follow_requests
+from stacks.constructs.updates import Update
 
 Component = sagemaker.CfnInferenceComponent
 Config = sagemaker.CfnEndpointConfig
@@ -69,7 +70,7 @@ def serve(
         endpoint_name=name,
         endpoint_config_name=config.attr_endpoint_config_name,
     )
-    bake = spec.release.bake_seconds(stack.environment_config.releases.bake_minutes)
+    update = Update.of(spec, stack.environment_config)
     one_by_one = Component.InferenceComponentCapacitySizeProperty(type="COPY_COUNT", value=1)
     component = Component(
         stack,
@@ -94,10 +95,8 @@ def serve(
         deployment_config=Component.InferenceComponentDeploymentConfigProperty(
             rolling_update_policy=Component.InferenceComponentRollingUpdatePolicyProperty(
                 maximum_batch_size=one_by_one,
-                wait_interval_in_seconds=bake,
-                maximum_execution_timeout_in_seconds=min(
-                    28_800, spec.scaling.max * (WAKING_SECONDS + spec.gpu.startup_timeout_seconds + bake)
-                ),
+                wait_interval_in_seconds=update.bake,
+                maximum_execution_timeout_in_seconds=update.longest,
             ),
             auto_rollback_configuration=Component.AutoRollbackConfigurationProperty(
                 alarms=[Component.AlarmProperty(alarm_name=alarm.alarm_name) for alarm in alarms]

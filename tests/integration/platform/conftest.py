@@ -69,8 +69,14 @@ class Platform:
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     home = tmp_path_factory.mktemp("platform")
-    # What autoscaling takes a quarter of an hour for takes three seconds.
-    variables = {**os.environ, "LOCAL_AWS_HOME": str(home), "LOCAL_AWS_SCALING_MINUTE": "0.2"}
+    variables = {
+        **os.environ,
+        "LOCAL_AWS_HOME": str(home),
+        # What autoscaling takes a quarter of an hour for takes three seconds.
+        "LOCAL_AWS_SCALING_MINUTE": "0.2",
+        # An update that is to be rolled back bakes for as long as its alarm needs.
+        "LOCAL_AWS_MAX_WAIT": "60",
+    }
     command = [sys.executable, "-m", "inferctl"]
     try:
         up = subprocess.run([*command, "up"], capture_output=True, text=True, cwd=ROOT, env=variables)

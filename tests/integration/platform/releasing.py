@@ -62,10 +62,14 @@ def settings(platform: Platform, model: str, **changes: Any) -> Iterator[None]:
 
 @dataclass
 class Callers:
-    """A client that calls a model all the time: what was answered, by version, and what was not."""
+    """A client that calls a model all the time: what was answered, by version, and what was not.
+
+    `body` is what it asks, if not the sample model's sample.
+    """
 
     platform: Platform
     model: str
+    body: bytes | None = None
     versions: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
 
@@ -76,7 +80,7 @@ class Callers:
     @contextlib.contextmanager
     def calling(self, pause: float = 0.05) -> Iterator[None]:
         stop = threading.Event()
-        body = (ROOT / "models" / self.model / "sample.json").read_bytes()
+        body = self.body or (ROOT / "models" / self.model / "sample.json").read_bytes()
 
         def call() -> None:
             while not stop.wait(pause):

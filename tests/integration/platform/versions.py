@@ -22,14 +22,16 @@ def version_of(
     files: Mapping[str, bytes] | None = None,
     *,
     outputs: Sequence[TensorSpec] | None = None,
+    like: Path | None = None,
 ) -> Artifact:
     """The model's artifact as another version, in a folder that it makes.
 
     Args:
         files: what is replaced or added, by name.
         outputs: the signature's, if they are others than the model's.
+        like: the folder of the artifact that it is like, if not the sample model's.
     """
-    built = ROOT / "build" / "artifacts" / model
+    built = like or ROOT / "build" / "artifacts" / model
     shutil.copytree(built, folder)
     for name, content in (files or {}).items():
         (folder / name).write_bytes(content)
@@ -69,16 +71,18 @@ def stored(
     *,
     handler: str | None = None,
     damage: Mapping[str, bytes] | None = None,
+    like: Path | None = None,
 ) -> str:
     """Put a version to where releases keep those that were validated; its artifact's SHA-256.
 
     Args:
         handler: source of a `handler.py` of its own.
         damage: files that are other than the manifest says.
+        like: the folder of the artifact that it is like, if not the sample model's.
     """
     with tempfile.TemporaryDirectory() as scratch:
         files = {} if handler is None else {"handler.py": handler.encode()}
-        artifact = version_of(model, Path(scratch) / "version", version, files)
+        artifact = version_of(model, Path(scratch) / "version", version, files, like=like)
         for name, content in (damage or {}).items():
             (artifact.folder / name).write_bytes(content)
         sha256 = artifact.manifest.sha256

@@ -1,14 +1,9 @@
 """When a new version is rejected: by errors, latency and predictions, from enough requests on."""
 
-import random
-from typing import Any
-
 import judging
 import pytest
 from judging import Side
 from settings import Settings
-
-from tests.unit.lambdas.function import imported
 
 SETTINGS = Settings(
     model="tiny",
@@ -19,7 +14,8 @@ SETTINGS = Settings(
     log_group="g",
     canary_percent=10,
     bake_seconds=60,
-    startup_seconds=0,
+    drain_seconds=0,
+    update_seconds=0,
     alarms=[],
     public=False,
     availability_percent=99.9,
@@ -61,24 +57,10 @@ def test_latency(new: Side, old: Side, rejected: bool) -> None:
     assert bool(judging.too_slow(SETTINGS, new, old)) == rejected
 
 
-def normal(mean: float, count: int = 2000) -> list[float]:
-    generator = random.Random(mean)  # noqa: S311 (no secret)
-    return [generator.gauss(mean, 1) for _ in range(count)]
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "rejected"),
-    [
-        pytest.param(normal(0), normal(0.0001), False, id="numbers of one distribution"),
-        pytest.param(normal(0), normal(1), True, id="numbers a standard deviation apart"),
-        pytest.param(["cat", "dog"] * 500, ["dog", "cat"] * 400, False, id="texts as often as before"),
-        pytest.param(["cat"] * 900 + ["dog"] * 100, ["cat"] * 100 + ["dog"] * 900, True, id="other texts"),
-        pytest.param(["cat"] * 1000, ["bird"] * 1000, True, id="texts that were never answered"),
-        pytest.param([1.0] * 1000, [1.0] * 900, False, id="a constant"),
-        pytest.param([1.0] * 1000, [2.0] * 900, True, id="another constant"),
-    ],
-)
-def test_predictions(old: list[Any], new: list[Any], rejected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    compare = imported("compare_predictions")
-    found = {"outputs": {"y": compare.distance(old, new)}}
-    assert bool(judging.shifted(SETTINGS, found)) == rejected
+def test_a_shift_of_predictions_says_which_and_how_far() -> None:
+    far = {"test": "ks", "p_value": 1e-9, "psi": 3.1}
+    near = {"test": "ks", "p_value": 0.4, "psi": 0.02}
+    found = {"outputs": {"score": far, "label": near}, "shifted": ["score"]}
+    said = judging.shifted(SETTINGS, found)
+    assert said == "its predictions shifted: score by a PSI of 3.1; 0.25 is allowed"
+    assert judging.shifted(SETTINGS, found | {"shifted": []}) == ""

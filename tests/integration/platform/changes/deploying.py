@@ -50,4 +50,8 @@ def doubling(folder: Path, name: str) -> Artifact:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None])],
         [helper.make_tensor("two", TensorProto.FLOAT, [1], [2.0])],
     )
-    return tiny.artifact(folder, graph, [("x", "FP32", (-1,))], [("y", "FP32", (-1,))])
+    golden = {
+        "sample.json": b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":[3]}]}',
+        "expected.json": b'{"outputs":{"y":{"equals":[6]}}}',
+    }
+    return tiny.artifact(folder, graph, [("x", "FP32", (-1,))], [("y", "FP32", (-1,))], files=golden)

@@ -35,7 +35,7 @@ UNHEALTHY = """
 import os
 
 if "SAGEMAKER_BIND_TO_PORT" in os.environ:  # not where it is tried before the release
-    raise RuntimeError("it does not start")
+    os._exit(1)
 """
 LIES = """
 import os
@@ -104,8 +104,7 @@ def test_releases_of_one_model_queue(platform: Platform) -> None:
 def test_a_worker_that_dies_is_replaced_and_an_execution_that_was_ended_is_put_right(
     platform: Platform,
 ) -> None:
-    first, callers = live(platform, CPU), Callers(platform, CPU)
-    new = stored(platform, CPU, "2.1.0")
+    callers, new = Callers(platform, CPU), stored(platform, CPU, "2.1.0")
     with callers.calling(), settings(platform, CPU, canary_percent=50, bake_seconds=20):
         execution = start(platform, CPU, "2.1.0", new)
         eventually(lambda: status(platform, CPU, "2.1.0") == "JUDGING")
@@ -115,13 +114,14 @@ def test_a_worker_that_dies_is_replaced_and_an_execution_that_was_ended_is_put_r
         assert serving(platform, CPU) == live(platform, CPU) == new
 
         # Now the whole execution, while both versions serve.
-        execution = start(platform, CPU, "1.0.0", first)
-        eventually(lambda: status(platform, CPU, "1.0.0") == "JUDGING")
+        second, third = (stored(platform, CPU, version) for version in ("2.1.1", "2.1.2"))
+        execution = start(platform, CPU, "2.1.1", second)
+        eventually(lambda: status(platform, CPU, "2.1.1") == "JUDGING")
         platform.aws("stepfunctions").stop_execution(executionArn=execution)
-        third = stored(platform, CPU, "2.1.1")
-        release = ended(platform, CPU, start(platform, CPU, "2.1.1", third))
+        release = ended(platform, CPU, start(platform, CPU, "2.1.2", third))
         assert (release.status, release.previous) == ("LIVE", new)
-        assert status(platform, CPU, "1.0.0") == "FAILED"
+        assert status(platform, CPU, "2.1.1") == "FAILED"
+        assert serving(platform, CPU) == live(platform, CPU) == third
     assert callers.failures == []
 
 
@@ -165,14 +165,15 @@ def test_a_deployment_fails_cleanly_during_a_release_and_changes_nothing_after_i
         for spec in base.models
     ]
     new = stored(platform, CPU, "3.0.0")
-    with settings(platform, CPU, canary_percent=50, bake_seconds=60):
+    # For as long as the deployment takes: a release reads its settings each time it looks.
+    with settings(platform, CPU, canary_percent=50, bake_seconds=3600):
         execution = start(platform, CPU, "3.0.0", new)
         eventually(lambda: status(platform, CPU, "3.0.0") == "JUDGING")
         weights = alias(platform)
         with pytest.raises(AssertionError, match="denied by stack policy"):
             deploy(platform, base.environment, changed, tmp_path / "during")
         assert alias(platform) == weights
-        assert ended(platform, CPU, execution).status == "LIVE"
+    assert ended(platform, CPU, execution).status == "LIVE"
 
     before = alias(platform), function(platform)
     deploy(platform, base.environment, base.models, tmp_path / "after")

@@ -3,104 +3,26 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import aws_cdk as cdk
 import pytest
 
-from app import ROOT
-from catalog.loader import load_platform
-from catalog.model import GpuModel
-from catalog.names import on_target
 from inferctl import health
 from inference_runtime import protocol
 from inference_runtime.manifest import Manifest
-from stacks.api import ApiStack
 from stacks.constructs.problems import WAKING_SECONDS
-from stacks.gpu_model import GpuModelStack
 from tests.integration.local_aws.embedded import until
 from tests.integration.platform import rights
-from tests.integration.platform.changes.deploying import DOUBLE, doubling
+from tests.integration.platform.changes.deploying import DOUBLE
+from tests.integration.platform.changes.sleeping import API, NAME, SLEEPER, STACK, delete, sleeping
 from tests.integration.platform.conftest import Platform
 
 pytestmark = pytest.mark.changes
 
-SLEEPER = GpuModel.model_validate(
-    {
-        "name": "sleeper",
-        "description": "Doubles numbers.",
-        "owner": "ml",
-        "version": "1.0.0",
-        "target": "gpu",
-        "gpu": {"instance_type": "ml.g5.xlarge"},
-        "scaling": {"min": 0},
-        "capture": {"percent": 100},
-    }
-)
-NAME = "inference-local-0-sleeper"
-STACK, API = f"inference-local-{on_target('sleeper', 'gpu0')}", "inference-local-api"
-ASSETS = "cdk-hnb659fds-assets-000000000000-us-east-1"
-
-
-def publish(platform: Platform, folder: Path) -> Manifest:
-    """Makes an artifact live, as the artifacts' stack does: a model of one multiplication."""
-    manifest = doubling(folder, "sleeper").manifest
-    for file in folder.iterdir():
-        key = f"sleeper/{manifest.sha256}/{file.name}"
-        platform.aws("s3").upload_file(str(file), "inference-local-models-000000000000-us-east-1", key)
-    platform.aws("ssm").put_parameter(
-        Name="/inference/local/models/sleeper/live", Value=manifest.sha256, Type="String"
-    )
-    return manifest
-
-
-def deploy(platform: Platform, stack: str, template: dict[str, Any]) -> None:
-    """Only the stack that changes: the CDK's command line would look at all of them."""
-    cloudformation = platform.aws("cloudformation")
-    there = {one["StackName"] for one in cloudformation.describe_stacks()["Stacks"]}
-    act = cloudformation.update_stack if stack in there else cloudformation.create_stack
-    s3, key = platform.aws("s3"), f"{stack}.json"
-    s3.put_object(Bucket=ASSETS, Key=key, Body=json.dumps(template))
-    act(
-        StackName=stack,
-        TemplateURL=f"{s3.meta.endpoint_url}/{ASSETS}/{key}",
-        Capabilities=["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM"],
-    )
-
-    def status() -> str:
-        found: str = cloudformation.describe_stacks(StackName=stack)["Stacks"][0]["StackStatus"]
-        return "" if found.endswith("IN_PROGRESS") else found
-
-    assert until(status) in ("CREATE_COMPLETE", "UPDATE_COMPLETE")
-
-
-def delete(platform: Platform) -> None:
-    cloudformation = platform.aws("cloudformation")
-    cloudformation.delete_stack(StackName=STACK)
-    until(lambda: STACK not in {one["StackName"] for one in cloudformation.describe_stacks()["Stacks"]})
-
 
 @pytest.fixture
 def manifest(platform: Platform, tmp_path: Path) -> Iterator[Manifest]:
-    """The sleeping model, deployed beside the platform's; afterwards the platform is as it was."""
-    base = load_platform(ROOT, "local")
-    cloudformation = platform.aws("cloudformation")
-    before = cloudformation.get_template(StackName=API)["TemplateBody"]
-    app = cdk.App(
-        outdir=str(tmp_path / "out"), context=json.loads((ROOT / "cdk.json").read_text())["context"]
-    )
-    GpuModelStack(app, base.environment, SLEEPER)
-    ApiStack(app, base.environment, [*base.models, SLEEPER])
-    assembly = app.synth()
-    published = publish(platform, tmp_path / "artifact")
-    try:
-        deploy(platform, STACK, assembly.get_stack_by_name(STACK).template)
-        deploy(platform, API, assembly.get_stack_by_name(API).template)
+    with sleeping(platform, tmp_path) as published:
         yield published
-        deploy(platform, API, json.loads(before) if isinstance(before, str) else before)
-    finally:
-        delete(platform)
-        platform.aws("ssm").delete_parameter(Name="/inference/local/models/sleeper/live")
 
 
 def test_a_model_sleeps_until_it_is_called_and_again_when_nobody_calls_it_and_goes_without_a_trace(
