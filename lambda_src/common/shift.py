@@ -36,7 +36,9 @@ def numeric(before: Floats, now: Floats) -> Shift:
     """
     # Deciles of few different values repeat; then there are fewer.
     edges = np.unique(np.quantile(before, np.linspace(0, 1, BINS + 1)[1:-1]))
-    counts = np.array([_binned(edges, values) for values in (before, now)])
+    # One that is as frequent as a bin has a bin to itself: what follows a constant may lie on either side.
+    alone = np.array([edge for edge in edges if np.mean(before == edge) >= 1 / BINS])
+    counts = np.array([_binned(values, edges, alone) for values in (before, now)])
     tested = stats.ks_2samp(before, now, method="asymp")
     return Shift("ks", float(tested.pvalue), psi(*counts[:, counts.any(axis=0)]))
 
@@ -88,12 +90,10 @@ def adjusted(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in stats.false_discovery_control(p_values, method="by")] if p_values else []
 
 
-def _binned(edges: Floats, values: Floats) -> NDArray[np.int64]:
-    """How many values lie before each edge, exactly at it, and after the last: a value that is as frequent as
-    a decile, or a constant, has a bin to itself.
-    """
-    places = np.searchsorted(edges, values, "left") + np.searchsorted(edges, values, "right")
-    return np.bincount(places, minlength=2 * len(edges) + 1)
+def _binned(values: Floats, edges: Floats, alone: Floats) -> NDArray[np.int64]:
+    """How many values lie in each bin: from an edge on; where it is in `alone`, exactly there, and beyond."""
+    places = np.searchsorted(edges, values, "right") + np.searchsorted(alone, values, "left")
+    return np.bincount(places, minlength=len(edges) + len(alone) + 1)
 
 
 def _pooled(before: Mapping[str, int], now: Mapping[str, int]) -> NDArray[np.int64]:
