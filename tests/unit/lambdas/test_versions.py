@@ -104,6 +104,9 @@ def test_what_shifts(old: list[Any], new: list[Any], shifted: bool) -> None:
     assert found["requests"] == {"old": len(old), "new": len(new)}
     assert found["outputs"].keys() == {"y"}
     assert found["shifted"] == (["y"] if shifted else [])
+    # What the history keeps is no smaller than DynamoDB's numbers.
+    p_value = found["outputs"]["y"]["p_value"]
+    assert p_value == 0 or p_value >= 1e-6
 
 
 def test_the_old_version_counts_since_an_hour_before_and_the_new_one_since_its_first_request() -> None:
