@@ -132,7 +132,15 @@ def release_what_is_live(platform: Platform, model: str) -> None:
         for function in page["Functions"]
         if function["FunctionName"].startswith("inference-local-releases-Compare")
     ]
-    event = {"prefix": "captures/none/", "version": "1", "since": datetime.now(UTC).isoformat(), "minimum": 1}
+    event = {
+        "prefix": "captures/none/",
+        "model": model,
+        "old": sha256,
+        "new": sha256,
+        "since": datetime.now(UTC).isoformat(),
+        "minimum": 1,
+        "psi": 0.25,
+    }
     answer = platform.aws("lambda").invoke(FunctionName=compare, Payload=json.dumps(event))
     assert "FunctionError" not in answer
 
