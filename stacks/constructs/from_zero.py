@@ -21,7 +21,6 @@ from stacks.constructs.alarms import PlatformAlarm, of_model
 from stacks.constructs.metrics import VARIANT
 from stacks.constructs.private_network import PrivateNetwork
 from stacks.constructs.problems import WAKING_SECONDS
-from stacks.constructs.scaling import follow_requests
 from stacks.constructs.updates import Update
 
 Component = sagemaker.CfnInferenceComponent
@@ -110,13 +109,31 @@ def serve(
 def _scale(
     stack: PlatformStack, spec: GpuModel, name: str, component: sagemaker.CfnInferenceComponent
 ) -> None:
-    target = follow_requests(
+    """Between none and `scaling.max` copies, by the requests that each has in flight."""
+    target = scaling.ScalableTarget(
         stack,
-        spec,
-        of=component,
+        "Scaling",
+        service_namespace=scaling.ServiceNamespace.SAGEMAKER,
+        scalable_dimension="sagemaker:inference-component:DesiredCopyCount",
         resource_id=f"inference-component/{name}",
-        dimension="sagemaker:inference-component:DesiredCopyCount",
-        metric=scaling.PredefinedMetric.SAGEMAKER_INFERENCE_COMPONENT_CONCURRENT_REQUESTS_PER_COPY_HIGH_RESOLUTION,
+        min_capacity=spec.scaling.min,
+        max_capacity=spec.scaling.max,
+        role=iam.Role.from_role_arn(
+            stack,
+            "ScalingRole",
+            # Application Auto Scaling's service-linked role, which it makes by itself.
+            f"arn:{stack.partition}:iam::{stack.account}:role/aws-service-role/"
+            "sagemaker.application-autoscaling.amazonaws.com/"
+            "AWSServiceRoleForApplicationAutoScaling_SageMakerEndpoint",
+        ),
+    )
+    target.node.add_dependency(component)
+    target.scale_to_track_metric(
+        "Concurrency",
+        target_value=spec.scaling.target_concurrency,
+        predefined_metric=scaling.PredefinedMetric.SAGEMAKER_INFERENCE_COMPONENT_CONCURRENT_REQUESTS_PER_COPY_HIGH_RESOLUTION,
+        scale_in_cooldown=cdk.Duration.seconds(spec.scaling.scale_in_cooldown_seconds),
+        scale_out_cooldown=cdk.Duration.seconds(spec.scaling.scale_out_cooldown_seconds),
     )
     # A metric per copy says nothing where there is none: tracking cannot leave zero, a step can.
     wake = scaling.StepScalingAction(
