@@ -21,7 +21,7 @@ from stacks.constructs.private_network import CONTROL, MODELS
 HTTPS = ec2.Port.tcp(443)
 
 ENDPOINTS = {
-    "application-autoscaling": ("application-autoscaling", "*"),
+    "application-autoscaling": ("application-autoscaling", "scalable-target/*"),
     "cloudformation": ("cloudformation", "stack/{prefix}-*"),
     "cloudwatch": ("monitoring", "*"),
     "dynamodb": ("dynamodb", "table/{prefix}-*"),

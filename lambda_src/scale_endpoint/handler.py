@@ -104,13 +104,13 @@ def _target(wanted: dict[str, str]) -> dict[str, str]:
 
 
 def _is_registered(wanted: dict[str, str]) -> bool:
-    target = _target(wanted)
-    found = boto3.client("application-autoscaling").describe_scalable_targets(
-        ServiceNamespace=target["ServiceNamespace"],
-        ResourceIds=[target["ResourceId"]],
-        ScalableDimension=target["ScalableDimension"],
-    )
-    return bool(found["ScalableTargets"])
+    """Asked by registering without bounds: it changes nothing of what is registered, and else is refused."""
+    scaling = boto3.client("application-autoscaling")
+    try:
+        scaling.register_scalable_target(**_target(wanted))
+    except scaling.exceptions.ValidationException:
+        return False
+    return True
 
 
 def _exists(endpoint: str) -> bool:

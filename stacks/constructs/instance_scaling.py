@@ -81,21 +81,17 @@ class InstanceScaling(Construct):
                     resources=[targets],
                 ),
                 iam.PolicyStatement(
-                    sid="SeeWhatIsScaled",
-                    actions=[
-                        "application-autoscaling:DescribeScalableTargets",
-                        "cloudwatch:DescribeAlarms",
-                    ],
-                    resources=["*"],
-                ),
-                iam.PolicyStatement(
                     sid="HaveTheEndpointScaled",
                     actions=["sagemaker:DescribeEndpoint", "sagemaker:UpdateEndpointWeightsAndCapacities"],
                     resources=[stack.regional_arn("sagemaker", f"endpoint/{endpoint}")],
                 ),
                 iam.PolicyStatement(
                     sid="HaveItsAlarmsMade",
-                    actions=["cloudwatch:PutMetricAlarm", "cloudwatch:DeleteAlarms"],
+                    actions=[
+                        "cloudwatch:PutMetricAlarm",
+                        "cloudwatch:DescribeAlarms",
+                        "cloudwatch:DeleteAlarms",
+                    ],
                     resources=[alarms],
                 ),
                 iam.PolicyStatement(
@@ -109,6 +105,5 @@ class InstanceScaling(Construct):
                 targets: "The ARN of a scalable target ends in an id that AWS makes; what is scaled is the "
                 "endpoint whose capacity the role may change.",
                 alarms: "Application Auto Scaling ends their names.",
-                "*": "Descriptions know no resources.",
             },
         )

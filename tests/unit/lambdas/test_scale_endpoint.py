@@ -6,6 +6,8 @@ from typing import Any
 
 import boto3
 import pytest
+from moto.applicationautoscaling.exceptions import AWSValidationException
+from moto.applicationautoscaling.models import ApplicationAutoscalingBackend
 
 from tests.unit.lambdas.function import imported
 from tests.unit.mocked_aws import mocked_aws
@@ -16,8 +18,21 @@ OLD = {"Endpoint": "e", "Variant": "v", "InstanceType": "ml.g5.xlarge", **SCALIN
 NEW = OLD | {"InstanceType": "ml.g6.xlarge", "Max": "9"}
 
 
+def needs_bounds(known: Any) -> Any:
+    """What AWS has and moto has not: bounds are required when a target is new."""
+
+    def register(self: Any, namespace: str, name: str, dimension: str, least: int | None, *more: Any) -> Any:
+        if least is None and name not in self.targets.get(dimension, {}):
+            raise AWSValidationException("MinCapacity and MaxCapacity are required")
+        return known(self, namespace, name, dimension, least, *more)
+
+    return register
+
+
 @pytest.fixture(autouse=True)
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    known = ApplicationAutoscalingBackend.register_scalable_target
+    monkeypatch.setattr(ApplicationAutoscalingBackend, "register_scalable_target", needs_bounds(known))
     with mocked_aws(monkeypatch):
         role = "arn:aws:iam::123456789012:role/any"
         sagemaker = boto3.client("sagemaker")
