@@ -21,10 +21,18 @@ NEW = OLD | {"InstanceType": "ml.g6.xlarge", "Max": "9"}
 def needs_bounds(known: Any) -> Any:
     """What AWS has and moto has not: bounds are required when a target is new."""
 
-    def register(self: Any, namespace: str, name: str, dimension: str, least: int | None, *more: Any) -> Any:
-        if least is None and name not in self.targets.get(dimension, {}):
+    def register(
+        self: Any,
+        namespace: str,
+        r_id: str,
+        dimension: str,
+        min_capacity: int | None,
+        *more: Any,
+        **others: Any,
+    ) -> Any:
+        if min_capacity is None and r_id not in self.targets.get(dimension, {}):
             raise AWSValidationException("MinCapacity and MaxCapacity are required")
-        return known(self, namespace, name, dimension, least, *more)
+        return known(self, namespace, r_id, dimension, min_capacity, *more, **others)
 
     return register
 
