@@ -86,14 +86,12 @@ def running(image: str, artifact: Artifact, log: Path, **environment: str) -> It
 
 def terminate(pid: int) -> None:
     """Send SIGTERM to what a container runs: buildah, which is `pid`, and its helpers do not pass it on."""
-    for task in Path(f"/proc/{pid}/task").glob("*"):
-        children = (task / "children").read_text().split()
-        for child in children:
-            terminate(int(child))
-        if children:
-            return
     if Path(f"/proc/{pid}/comm").read_text().startswith("python"):
-        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGTERM)  # it ends its own children
+        return
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        for child in (task / "children").read_text().split():
+            terminate(int(child))
 
 
 def _base() -> str:
