@@ -121,6 +121,14 @@ class Network(Section):
             "reach. Left out: the platform's table, which knows most regions.",
         ),
     ] = None
+    dynamodb_prefix_list: Annotated[
+        str | None,
+        Field(
+            pattern=r"^pl-[0-9a-f]{8,17}$",
+            description="Id of the prefix list `com.amazonaws.<region>.dynamodb`, which control functions "
+            "reach with `private_control_plane`. Left out: the platform's table, which knows few regions.",
+        ),
+    ] = None
 
     @field_validator("cidr")
     @classmethod
@@ -445,6 +453,11 @@ class Environment(Section):
         return self.network.s3_prefix_list or regions.S3_PREFIX_LISTS[self.region]
 
     @property
+    def dynamodb_prefix_list(self) -> str:
+        """That of DynamoDB's, with a private control plane."""
+        return self.network.dynamodb_prefix_list or regions.DYNAMODB_PREFIX_LISTS[self.region]
+
+    @property
     def is_local(self) -> bool:
         """Whether this environment is the embedded AWS."""
         return self.name == LOCAL
@@ -483,16 +496,22 @@ class Environment(Section):
     @classmethod
     def _fits_region_and_zones(cls, value: Network, info: ValidationInfo) -> Network:
         region, zones = info.data.get("region"), info.data.get("availability_zones")
-        if region is not None and value.s3_prefix_list is None and region not in regions.S3_PREFIX_LISTS:
-            refuse(
+        tables = [("s3", value.s3_prefix_list, regions.S3_PREFIX_LISTS)]
+        if value.private_control_plane:
+            tables.append(("dynamodb", value.dynamodb_prefix_list, regions.DYNAMODB_PREFIX_LISTS))
+        refuse(
+            *(
                 refusal(
                     None,
                     f"is required in {region}, which the platform's table lacks: what `aws ec2 "
                     f"describe-managed-prefix-lists --region {region} --filters "
-                    f"Name=prefix-list-name,Values=com.amazonaws.{region}.s3` shows",
-                    "s3_prefix_list",
+                    f"Name=prefix-list-name,Values=com.amazonaws.{region}.{service}` shows",
+                    f"{service}_prefix_list",
                 )
+                for service, given, table in tables
+                if region is not None and given is None and region not in table
             )
+        )
         if zones is not None and value.vpc is not None and set(value.vpc.subnets) != set(zones):
             refuse(
                 refusal(

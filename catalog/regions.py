@@ -78,6 +78,13 @@ S3_PREFIX_LISTS = {
     "us-west-2": "pl-68a54001",
 }
 
+# The same of `com.amazonaws.<region>.dynamodb`, and `network.dynamodb_prefix_list`.
+DYNAMODB_PREFIX_LISTS = {
+    "eu-west-1": "pl-6fa54006",
+    "us-east-1": "pl-02cd2c6b",
+    "us-west-2": "pl-00a54069",
+}
+
 
 # Where CloudFormation has no AWS::SageMaker::InferenceComponent. Source: the registry's schemas by region, as
 # cfn-lint 1.x ships them; a newer one may know more.

@@ -36,8 +36,9 @@ ENDPOINTS = {
     "states": ("states", "*:{prefix}-*"),
     "ssm": ("ssm", "parameter/inference/{environment}/*"),
 }
-"""IAM's name of a service -> the name of its interface endpoint, and what is the platform's there; or of an
-action, where the service has another endpoint for it."""
+"""IAM's name of a service -> the name of its endpoint, and what is the platform's there; or of an action,
+where the service has another endpoint for it. Each is an interface but DynamoDB's, which as one has no
+private DNS: like S3's it is a route, and costs nothing."""
 
 INDIRECT = {"kms", "iam"}
 """Services that a function needs rights for and does not call: another does in its name, as S3 when it
@@ -50,10 +51,14 @@ class NetworkStack(PlatformStack):
             scope, "network", environment, description="Private network of the inference platform"
         )
         self._config = environment.network
-        self._endpoints: dict[str, ec2.InterfaceVpcEndpoint] = {}
+        self._endpoints: dict[str, ec2.VpcEndpoint] = {}
         existing = self._config.vpc
         self.vpc = self._existing(existing) if existing else self._made()
-        self._s3 = None if existing and not existing.create_endpoints else self._s3_endpoint()
+        # Where the VPC has endpoints of its own: docs/network.md.
+        self._reaches_dynamodb = False
+        self._makes_endpoints = not existing or existing.create_endpoints
+        if self._makes_endpoints:
+            self._endpoints["s3"] = self._s3_endpoint()
 
         models = self._security_group(
             "Models", "Functions and endpoints that run models: S3 only, no inbound"
@@ -76,34 +81,43 @@ class NetworkStack(PlatformStack):
         """Let a control function reach what its role's statements call, and nothing else."""
         for statement in calls:
             for key, actions in _by_endpoint(statement.actions).items():
-                if key == "s3":
-                    if self._s3 is not None:
-                        self._allow(self._s3, actions, statement.resources)
-                elif key not in INDIRECT:
-                    self._serve(key, actions)
+                if key in INDIRECT:
+                    continue
+                if key not in ENDPOINTS and key != "s3":
+                    raise ValueError(
+                        f"A control function calls {', '.join(actions)}, and no endpoint of {key!r} is "
+                        "known: add it to ENDPOINTS in stacks/network.py, or let the function run outside "
+                        "the network"
+                    )
+                if key == "dynamodb" and not self._reaches_dynamodb:
+                    self._reaches_dynamodb = True
+                    peer = ec2.Peer.prefix_list(self.environment_config.dynamodb_prefix_list)
+                    self.control.add_egress_rule(peer, HTTPS, "DynamoDB through its gateway endpoint")
+                if self._makes_endpoints:
+                    self._serve(key, actions, statement.resources)
 
-    def _serve(self, key: str, actions: Sequence[str]) -> None:
-        if key not in ENDPOINTS:
-            raise ValueError(
-                f"A control function calls {', '.join(actions)}, and no interface endpoint of {key!r} is "
-                "known: add it to ENDPOINTS in stacks/network.py, or let the function run outside the network"
-            )
-        if self._config.vpc and not self._config.vpc.create_endpoints:
-            return  # the VPC has them: docs/network.md
-        name, resource = ENDPOINTS[key]
+    def _serve(self, key: str, actions: Sequence[str], resources: Sequence[str]) -> None:
         if key not in self._endpoints:
-            self._endpoints[key] = ec2.InterfaceVpcEndpoint(
-                self,
-                f"Endpoint-{key.replace(':', '-')}",
-                vpc=self.vpc,
-                service=ec2.InterfaceVpcEndpointAwsService(name),
-                subnets=ec2.SubnetSelection(subnets=self._subnets("control")),
-                security_groups=[self.endpoints],
-                open=False,
+            subnets = ec2.SubnetSelection(subnets=self._subnets("control"))
+            self._endpoints[key] = (
+                self.vpc.add_gateway_endpoint(
+                    "DynamoDb", service=ec2.GatewayVpcEndpointAwsService.DYNAMODB, subnets=[subnets]
+                )
+                if key == "dynamodb"
+                else ec2.InterfaceVpcEndpoint(
+                    self,
+                    f"Endpoint-{key.replace(':', '-')}",
+                    vpc=self.vpc,
+                    service=ec2.InterfaceVpcEndpointAwsService(ENDPOINTS[key][0]),
+                    subnets=subnets,
+                    security_groups=[self.endpoints],
+                    open=False,
+                )
             )
-        ours = resource.format(prefix=self.names.prefix, environment=self.names.environment)
-        arn = ours if ours == "*" else self.regional_arn(key.partition(":")[0], ours)
-        self._allow(self._endpoints[key], actions, [arn])
+        if key != "s3":
+            ours = ENDPOINTS[key][1].format(prefix=self.names.prefix, environment=self.names.environment)
+            resources = [ours if ours == "*" else self.regional_arn(key.partition(":")[0], ours)]
+        self._allow(self._endpoints[key], actions, resources)
 
     def _made(self) -> ec2.IVpc:
         groups = [

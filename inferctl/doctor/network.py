@@ -1,4 +1,4 @@
-"""What the network rests on: S3's prefix list, GPUs in the zones, a VPC that is already there."""
+"""What the network rests on: prefix lists, GPUs in the zones, a VPC that is already there."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,23 +7,37 @@ from catalog.environment import ExistingVpc
 from inferctl.doctor.preflight import FAILED, OK, UNKNOWN, WARNING, Finding, Preflight
 
 
-def prefix_list(preflight: Preflight) -> Iterator[Finding]:
-    name = f"com.amazonaws.{preflight.environment.region}.s3"
+def s3_prefix_list(preflight: Preflight) -> Iterator[Finding]:
+    ours = preflight.environment.s3_prefix_list
+    return _prefix_list(preflight, "s3", "S3", ours, "models could not read their files")
+
+
+def dynamodb_prefix_list(preflight: Preflight) -> Iterator[Finding]:
+    if preflight.environment.network.private_control_plane:
+        ours = preflight.environment.dynamodb_prefix_list
+        yield from _prefix_list(
+            preflight, "dynamodb", "DynamoDB", ours, "releases could not keep their history"
+        )
+
+
+def _prefix_list(
+    preflight: Preflight, service: str, label: str, ours: str, otherwise: str
+) -> Iterator[Finding]:
+    check, name = f"{label} prefix list", f"com.amazonaws.{preflight.environment.region}.{service}"
     answer = preflight.client("ec2").describe_managed_prefix_lists(
         Filters=[{"Name": "prefix-list-name", "Values": [name]}]
     )
     actual = [found["PrefixListId"] for found in answer["PrefixLists"]]
-    ours = preflight.environment.s3_prefix_list
     if not actual:
-        yield Finding("S3 prefix list", UNKNOWN, f"there is no {name}")
+        yield Finding(check, UNKNOWN, f"there is no {name}")
     elif ours in actual:
-        yield Finding("S3 prefix list", OK, f"{name} is {ours}")
+        yield Finding(check, OK, f"{name} is {ours}")
     else:
         yield Finding(
-            "S3 prefix list",
+            check,
             FAILED,
-            f"{name} is {actual[0]}, the platform takes it for {ours}: models could not read their files",
-            f"network.s3_prefix_list: {actual[0]} in {preflight.config}",
+            f"{name} is {actual[0]}, the platform takes it for {ours}: {otherwise}",
+            f"network.{service}_prefix_list: {actual[0]} in {preflight.config}",
         )
 
 

@@ -65,7 +65,8 @@ def environments(draw: st.DrawFn) -> Environment:
         "account": draw(st.sampled_from([None, "111122223333"])),
         "region": region,
         "availability_zones": [f"{region}{letter}" for letter in "abc"[:zones]],
-        "network": draw(NETWORKS) | {"s3_prefix_list": "pl-0123456789abcdef0"},
+        "network": draw(NETWORKS)
+        | {"s3_prefix_list": "pl-0123456789abcdef0", "dynamodb_prefix_list": "pl-0fedcba9876543210"},
         # Any other would have packages built for it, which takes minutes.
         "functions": {"python": "3.14", "architecture": "x86_64"},
         "containers": {"onnx": draw(st.sampled_from([{"build": True}, {"image_uri": image(region)}]))},

@@ -198,9 +198,21 @@ def test_only_control_functions_reach_the_interface_endpoints(forms: dict[str, A
         admitted = [rule["SourceSecurityGroupId"]["Fn::GetAtt"][0] for rule in rules(assembly, "Ingress")]
         assert len(admitted) == 1
         assert admitted[0].startswith("Control")
-        groups = {json.dumps(e.get("SecurityGroupIds")) for n, e in endpoints(assembly).items() if n != "s3"}
+        interfaces = [e for e in endpoints(assembly).values() if e["VpcEndpointType"] == "Interface"]
+        groups = {json.dumps(e["SecurityGroupIds"]) for e in interfaces}
         assert len(groups) == 1
         assert "Endpoints" in groups.pop()
+
+
+def test_dynamodb_is_reached_by_a_route_of_the_control_functions_alone(forms: dict[str, Assembly]) -> None:
+    for form in ("private", "existing, private", "existing, endpoints"):
+        egress = [rule for rule in rules(forms[form], "Egress") if "pl-02cd2c6b" in rule.values()]
+        assert [rule["Description"] for rule in egress] == ["DynamoDB through its gateway endpoint"], form
+    routed = endpoints(forms["private"])["dynamodb"]
+    # By an interface it would have no private DNS, and be found by nobody.
+    assert routed["VpcEndpointType"] == "Gateway"
+    assert {table["Ref"].partition("control")[0] for table in routed["RouteTableIds"]} == {"Vpc"}
+    assert "dynamodb" not in endpoints(forms["existing, private"])
 
 
 def test_control_functions_have_isolated_subnets_of_their_own(forms: dict[str, Assembly]) -> None:
@@ -284,7 +296,7 @@ def test_stacks_stay_free_of_exports_in_every_form(forms: dict[str, Assembly]) -
 def test_a_control_function_whose_service_has_no_known_endpoint_is_refused_by_name() -> None:
     network = NetworkStack(cdk.App(), environment(FORMS["private"]))
     statement = iam.PolicyStatement(actions=["support:DescribeTrustedAdvisorChecks"], resources=["*"])
-    with pytest.raises(ValueError, match=r"support:Describe.* no interface endpoint of 'support' is known"):
+    with pytest.raises(ValueError, match=r"support:Describe.* no endpoint of 'support' is known"):
         network.serve([statement])
 
 

@@ -64,6 +64,7 @@ def network(**fields: Any) -> dict[str, Any]:
         (network(cidr="10.0.0.0/23"), "network.cidr: '10.0.0.0/23' is not allowed: must have a prefix from /16 to /22: room for every zone's subnets"),
         (network(**CIDR, avoid_cidrs=["10.1.0.0/16", "10.0.128.0/17"]), "network.avoid_cidrs[1]: '10.0.128.0/17' is not allowed: overlaps network.cidr 10.0.0.0/16: choose another range there"),
         (network(**CIDR, avoid_cidrs=["10.1.0.1/16"]), "network.avoid_cidrs[0]: '10.1.0.1/16' is not allowed: must be an IPv4 network address, as 10.20.0.0/16 (10.1.0.1/16 has host bits set)"),
+        (zones("us-east-2", "ab") | network(**CIDR, private_control_plane=True), "network.dynamodb_prefix_list: null is not allowed: is required in us-east-2, which the platform's table lacks: what `aws ec2 describe-managed-prefix-lists --region us-east-2 --filters Name=prefix-list-name,Values=com.amazonaws.us-east-2.dynamodb` shows"),
         (network(**CIDR, s3_prefix_list="s3"), "network.s3_prefix_list: 's3' is not allowed: Id of the prefix list `com.amazonaws.<region>.s3`, which is all that models may reach. Left out: the platform's table, which knows most regions"),
         (network(vpc={**VPC, "id": "my-vpc"}), "network.vpc.id: 'my-vpc' is not allowed: The VPC, as `vpc-0a1b2c3d4e5f60718`"),
         (network(vpc={**VPC, "cidr": "10.0.0.0/33"}), "network.vpc.cidr: '10.0.0.0/33' is not allowed: must be an IPv4 network address, as 10.20.0.0/16 ('33' is not a valid netmask)"),
@@ -145,4 +146,4 @@ class TestRegions:
         assert set(known) <= regions.ZONES.keys()
 
     def test_prefix_lists_are_of_known_regions(self) -> None:
-        assert regions.S3_PREFIX_LISTS.keys() < regions.ZONES.keys()
+        assert regions.DYNAMODB_PREFIX_LISTS.keys() < regions.S3_PREFIX_LISTS.keys() < regions.ZONES.keys()
