@@ -67,7 +67,8 @@ def gpu_models(draw: st.DrawFn) -> GpuModel:
     if scaling.min == 0:
         gpu["copy_memory_mb"] = draw(st.integers(128, 100_000))
         gpu["copy_gpus"] = draw(st.integers(1, gpus(instance_type)))
-        common["release"] = Release(bake_minutes=draw(st.integers(1, 60)))
+    canary = 0 if scaling.min == 0 else draw(st.integers(0, 50))
+    common["release"] = Release(canary_percent=canary, bake_minutes=draw(st.integers(5, 60)))
     return GpuModel(target="gpu", gpu=Gpu(**gpu), scaling=scaling, **common)
 
 
