@@ -38,13 +38,17 @@ def entry_of(version: str, queued_at: str) -> str:
 
 
 def note(model: str, entry: str, **values: Any) -> None:
-    """Set attributes of an entry, which is made if it is not there."""
+    """Set attributes of an entry, which is made if it is not there; of a release whose end is noted nothing
+    more: a step of an execution that was ended may still be under way, and would have it go on.
+    """
     names = {f"#{index}": name for index, name in enumerate(values)}
     given = {f":{index}": _stored(value) for index, value in enumerate(values.values())}
     changes = ", ".join(f"#{index} = :{index}" for index in range(len(values)))
-    _table().update_item(
+    _if(
+        _table().update_item,
         Key={"model": model, "entry": entry},
         UpdateExpression=f"SET {changes}",
+        ConditionExpression="attribute_not_exists(ended)",
         ExpressionAttributeNames=names,
         ExpressionAttributeValues=given,
     )

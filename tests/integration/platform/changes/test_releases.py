@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +57,19 @@ def quick(platform: Platform) -> Iterator[None]:
         yield
 
 
-def eventually(found: Callable[[], bool], seconds: float = 60) -> None:
+def judged(platform: Platform, model: str, version: str, seconds: float = 180) -> None:
+    """Wait until the release of a version is judged."""
     deadline = time.monotonic() + seconds
-    while not found():
-        assert time.monotonic() < deadline, "it did not happen"
+    while (found := listed(platform, model, version))["status"] != "JUDGING":
+        assert time.monotonic() < deadline, found
         time.sleep(0.1)
 
 
-def status(platform: Platform, model: str, version: str) -> str:
+def listed(platform: Platform, model: str, version: str) -> dict[str, Any]:
+    """What the history says of a version's last release."""
     done = platform.inferctl("--json", "releases", model)
     found = [one for one in json.loads(done.stdout)["releases"] if one["version"] == version]
-    return str(found[0]["status"]) if found else ""
+    return found[0] if found else {"status": "none"}
 
 
 def test_an_endpoint_is_released_refused_what_does_not_start_and_brought_back(platform: Platform) -> None:
@@ -107,7 +109,7 @@ def test_a_worker_that_dies_is_replaced_and_an_execution_that_was_ended_is_put_r
     callers, new = Callers(platform, CPU), stored(platform, CPU, "2.1.0")
     with callers.calling(), settings(platform, CPU, canary_percent=50, bake_seconds=20):
         execution = start(platform, CPU, "2.1.0", new)
-        eventually(lambda: status(platform, CPU, "2.1.0") == "JUDGING")
+        judged(platform, CPU, "2.1.0")
         killed = [os.kill(pid, signal.SIGKILL) for pid in workers("Release")]
         assert killed
         assert ended(platform, CPU, execution).status == "LIVE"
@@ -116,11 +118,11 @@ def test_a_worker_that_dies_is_replaced_and_an_execution_that_was_ended_is_put_r
         # Now the whole execution, while both versions serve.
         second, third = (stored(platform, CPU, version) for version in ("2.1.1", "2.1.2"))
         execution = start(platform, CPU, "2.1.1", second)
-        eventually(lambda: status(platform, CPU, "2.1.1") == "JUDGING")
+        judged(platform, CPU, "2.1.1")
         platform.aws("stepfunctions").stop_execution(executionArn=execution)
         release = ended(platform, CPU, start(platform, CPU, "2.1.2", third))
         assert (release.status, release.previous) == ("LIVE", new)
-        assert status(platform, CPU, "2.1.1") == "FAILED"
+        assert listed(platform, CPU, "2.1.1")["status"] == "FAILED"
         assert serving(platform, CPU) == live(platform, CPU) == third
     assert callers.failures == []
 
@@ -168,7 +170,7 @@ def test_a_deployment_fails_cleanly_during_a_release_and_changes_nothing_after_i
     # For as long as the deployment takes: a release reads its settings each time it looks.
     with settings(platform, CPU, canary_percent=50, bake_seconds=3600):
         execution = start(platform, CPU, "3.0.0", new)
-        eventually(lambda: status(platform, CPU, "3.0.0") == "JUDGING")
+        judged(platform, CPU, "3.0.0")
         weights = alias(platform)
         with pytest.raises(AssertionError, match="denied by stack policy"):
             deploy(platform, base.environment, changed, tmp_path / "during")
