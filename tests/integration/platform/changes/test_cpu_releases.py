@@ -112,10 +112,10 @@ def test_a_version_that_is_slow_under_requests_goes_back(platform: Platform, can
 
 def test_releases_of_two_models_run_side_by_side_and_a_watcher_sees_both(platform: Platform) -> None:
     aws = platform.deployed.aws
-    new = {model: stored(platform, model, "1.1.0") for model in (MODEL, OTHER)}
+    new = {model: stored(platform, model, "1.9.0") for model in (MODEL, OTHER)}
     quick = {"canary_percent": 50, "bake_seconds": 3600}
     with settings(platform, MODEL, **quick), settings(platform, OTHER, **quick):
-        executions = {model: start(platform, model, "1.1.0", sha256) for model, sha256 in new.items()}
+        executions = {model: start(platform, model, "1.9.0", sha256) for model, sha256 in new.items()}
 
         def judged() -> bool:
             found = releases.under_way(aws, "local", list(new))
@@ -141,9 +141,9 @@ def test_releases_of_two_models_run_side_by_side_and_a_watcher_sees_both(platfor
     )
     assert max(starts) < min(ends)
     for model in new:
-        told = [line for line in seen if line.startswith(f"{model} 1.1.0: ")]
+        told = [line for line in seen if line.startswith(f"{model} 1.9.0: ")]
         assert "JUDGING" in told[0]
-        assert told[-1].startswith(f"{model} 1.1.0: LIVE")
+        assert told[-1].startswith(f"{model} 1.9.0: LIVE")
         assert len(set(told)) == len(told)
     assert watcher.returncode == 0
     # It ends with the state of everything.
