@@ -107,19 +107,23 @@ def test_a_worker_that_dies_is_replaced_and_an_execution_that_was_ended_is_put_r
     platform: Platform,
 ) -> None:
     callers, new = Callers(platform, CPU), stored(platform, CPU, "2.1.0")
-    with callers.calling(), settings(platform, CPU, canary_percent=50, bake_seconds=20):
-        execution = start(platform, CPU, "2.1.0", new)
-        judged(platform, CPU, "2.1.0")
-        killed = [os.kill(pid, signal.SIGKILL) for pid in workers("Release")]
-        assert killed
+    # It is judged until the settings are as they were.
+    endless = {"canary_percent": 50, "bake_seconds": 3600}
+    with callers.calling():
+        with settings(platform, CPU, **endless):
+            execution = start(platform, CPU, "2.1.0", new)
+            judged(platform, CPU, "2.1.0")
+            killed = [os.kill(pid, signal.SIGKILL) for pid in workers("Release")]
+            assert killed
         assert ended(platform, CPU, execution).status == "LIVE"
         assert serving(platform, CPU) == live(platform, CPU) == new
 
         # Now the whole execution, while both versions serve.
         second, third = (stored(platform, CPU, version) for version in ("2.1.1", "2.1.2"))
-        execution = start(platform, CPU, "2.1.1", second)
-        judged(platform, CPU, "2.1.1")
-        platform.aws("stepfunctions").stop_execution(executionArn=execution)
+        with settings(platform, CPU, **endless):
+            execution = start(platform, CPU, "2.1.1", second)
+            judged(platform, CPU, "2.1.1")
+            platform.aws("stepfunctions").stop_execution(executionArn=execution)
         release = ended(platform, CPU, start(platform, CPU, "2.1.2", third))
         assert (release.status, release.previous) == ("LIVE", new)
         assert listed(platform, CPU, "2.1.1")["status"] == "FAILED"
