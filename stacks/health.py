@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_events as events
-from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from catalog.environment import Environment, Probe
@@ -28,6 +27,7 @@ from stacks.constructs.alarms import (
     of_model,
     rings,
 )
+from stacks.constructs.client_credentials import read_credentials
 from stacks.constructs.function import PlatformFunction
 from stacks.constructs.schedule import DEAD_LETTERS, Trigger
 from stacks.observability import API_ERRORS
@@ -57,9 +57,7 @@ class HealthStack(PlatformStack):
 
     def _probe(self, probe: Probe) -> PlatformAlarm:
         """The function that calls, and the alarm that rings when it failed three times, or did not run."""
-        secret = self.regional_arn(
-            "secretsmanager", f"secret:{self.names.client_secret(probe.client)}-??????"
-        )
+        statements, wildcards = read_credentials(self, probe.client)
         function = PlatformFunction(
             self,
             "Probe",
@@ -81,17 +79,8 @@ class HealthStack(PlatformStack):
             timeout_seconds=min(30 * (2 + len(probe.models)), 60 * probe.minutes, 900),
             log_group_name=self.names.log_group("probe"),
             public=True,
-            statements=[
-                iam.PolicyStatement(
-                    sid="ReadCredentials", actions=["secretsmanager:GetSecretValue"], resources=[secret]
-                ),
-                iam.PolicyStatement(
-                    sid="DecryptCredentials",
-                    actions=["kms:Decrypt"],
-                    resources=[self.key("secrets").key_arn],
-                ),
-            ],
-            wildcards={secret: "Secrets Manager ends every ARN in six characters of its own."},
+            statements=statements,
+            wildcards=wildcards,
         )
         every = cdk.Duration.minutes(probe.minutes)
         Trigger(

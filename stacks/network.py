@@ -55,7 +55,6 @@ class NetworkStack(PlatformStack):
         existing = self._config.vpc
         self.vpc = self._existing(existing) if existing else self._made()
         # Where the VPC has endpoints of its own: docs/network.md.
-        self._reaches_dynamodb = False
         self._makes_endpoints = not existing or existing.create_endpoints
         if self._makes_endpoints:
             self._endpoints["s3"] = self._s3_endpoint()
@@ -89,8 +88,7 @@ class NetworkStack(PlatformStack):
                         "known: add it to ENDPOINTS in stacks/network.py, or let the function run outside "
                         "the network"
                     )
-                if key == "dynamodb" and not self._reaches_dynamodb:
-                    self._reaches_dynamodb = True
+                if key == "dynamodb":
                     peer = ec2.Peer.prefix_list(self.environment_config.dynamodb_prefix_list)
                     self.control.add_egress_rule(peer, HTTPS, "DynamoDB through its gateway endpoint")
                 if self._makes_endpoints:

@@ -23,6 +23,7 @@ from stacks.base import PlatformStack
 from stacks.constructs import metrics, release_machine
 from stacks.constructs.acknowledge import acknowledge, acknowledge_wildcards
 from stacks.constructs.alarms import REJECTED, TOPIC, PlatformAlarm, of_model
+from stacks.constructs.client_credentials import read_credentials
 from stacks.constructs.function import PlatformFunction
 from stacks.constructs.intake import Intake, Store
 from stacks.constructs.private_network import PrivateNetwork
@@ -251,21 +252,10 @@ class ReleasesStack(PlatformStack):
             ),
         ]
         if probe is not None:
-            secret = self.regional_arn(
-                "secretsmanager", f"secret:{self.names.client_secret(probe.client)}-??????"
-            )
             variables["SECRET_ID"] = self.names.client_secret(probe.client)
-            wildcards[secret] = "Secrets Manager ends every ARN in six characters of its own."
-            statements += [
-                iam.PolicyStatement(
-                    sid="ReadCredentials", actions=["secretsmanager:GetSecretValue"], resources=[secret]
-                ),
-                iam.PolicyStatement(
-                    sid="DecryptCredentials",
-                    actions=["kms:Decrypt"],
-                    resources=[self.key("secrets").key_arn],
-                ),
-            ]
+            reading, reasons = read_credentials(self, probe.client)
+            statements += reading
+            wildcards |= reasons
         on_gpus = [model for model in models if model.target == "gpu"]
         if on_gpus:
             changes = self._change_gpu_models(on_gpus)
