@@ -263,10 +263,14 @@ def from_bfloat16(bits: Array) -> Array:
 
 
 def _bfloat16(array: Array) -> Array:
-    """float32 values rounded (to nearest, ties to even) to those that BF16 has; NaN stays NaN."""
+    """float32 values rounded (to nearest, ties to even) to those that BF16 has; NaN keeps its sign and what
+    BF16 has of its payload.
+    """
     bits = np.asarray(array, np.float32, order="C").view(np.uint32).astype(np.uint64)
-    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
-    return np.where(np.isnan(array), np.float32(np.nan), rounded)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+    # A payload that BF16 has nothing of must not leave an infinity.
+    kept = np.where(bits & 0x7F0000, bits & 0xFFFF0000, (bits & 0xFFFF0000) | 0x400000)
+    return np.where(np.isnan(array), kept, rounded).astype(np.uint32).view(np.float32)
 
 
 def wire(datatype: str) -> np.dtype[Any]:

@@ -159,6 +159,13 @@ def test_raw_bytes_are_read_and_written_as_the_same_values(drawn: tuple[str, Arr
     assert encoded.body == wire(array, datatype)
 
 
+def test_every_value_of_bf16_is_written_as_it_was_read_each_nan_too() -> None:
+    codec = echo("BF16", (-1,))
+    body = np.arange(1 << 16, dtype="<u2").tobytes()
+    call = codec.read({"content-type": "application/octet-stream"}, body, LIMIT)
+    assert codec.write(call, [{"y": call.requests[0].inputs["x"]}]).body == body
+
+
 @given(st.data())
 def test_csv_is_read_and_written_as_the_same_values(data: st.DataObject) -> None:
     datatype = data.draw(st.sampled_from(DATATYPES))
