@@ -7,8 +7,9 @@ own batches. Only where the last batch had more requests than have come yet does
 fraction of a row's time: clients that were answered together ask again together.
 
 What the warm-up has measured (`Plan`) decides the rest: short batches run inline, on the loop's own thread,
-where nothing is handed over; long ones on an engine's thread, one at a time with all cores. There are several
-engines where there are several GPUs, one for each.
+where nothing is handed over; long ones on an engine's thread. There are several engines where there are
+several GPUs, one for each; and on a CPU where batches beside one another, on a core each, are through sooner
+than one after the other on all cores. There, one that has the machine to itself still gets all of it.
 
 The loop's thread submits and answers; only `_Engine` runs elsewhere.
 """
@@ -20,7 +21,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 from queue import SimpleQueue
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -48,10 +49,14 @@ class Plan:
     seconds: tuple[tuple[int, float], ...] = ((1, 0.0),)
     #: Requests of different lengths are joined like this; None where they are not.
     padding: Padding | None = None
+    #: So many batches, running or waiting, are run by all engines, beside one another; fewer in turns.
+    abreast: float = inf
+    #: Measured seconds from one full batch to the next where they are; 0 where they never are.
+    pace: float = 0.0
 
     def expected(self, rows: int) -> float:
         """Seconds that `rows` take, in batches of `max_batch`."""
-        return ceil(rows / self.max_batch) * self.seconds[-1][1]
+        return ceil(rows / self.max_batch) * (self.pace or self.seconds[-1][1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +75,9 @@ class Limits:
 _LINGER = 0.25
 
 #: A model's inference, as `Model.infer_joined`: from the inputs of several requests to the outputs asked for,
-#: with the rows of all of them in order. Raises Problem.
-Infer = Callable[[Sequence[Arrays], Sequence[str]], Arrays]
+#: with the rows of all of them in order, and whether it is one of those that run beside one another. Raises
+#: Problem.
+Infer = Callable[[Sequence[Arrays], Sequence[str], bool], Arrays]
 
 
 class Batch:
@@ -235,7 +241,7 @@ class Batcher:
         self._loop.call_soon(self._gather)
 
     def _admit(self, job: Job, now: float, waiting: int) -> None:
-        wait = self.plan.expected(waiting) / len(self._engines)
+        wait = self.plan.expected(waiting)
         retry = {"retry-after": str(max(1, ceil(wait)))}
         if waiting >= self._limits.queue:
             raise Problem("throttled", f"{waiting} requests wait for this model; try again", retry)
@@ -262,12 +268,15 @@ class Batcher:
     def _run(self, now: float) -> None:
         """Run what is queued: here, if it is short, or by whoever is idle."""
         found = len(self._queue)
-        if max(min(found, self.plan.max_batch), self._queue[0].rows) > self.plan.inline:
-            for _ in range(min(ceil(found / self.plan.max_batch), len(self._idle))):
+        busy = len(self._engines) - len(self._idle)
+        together = self.crowded()
+        if together or busy or max(min(found, self.plan.max_batch), self._queue[0].rows) > self.plan.inline:
+            wanted = ceil(found / self.plan.max_batch) if together else 1 - busy
+            for _ in range(min(wanted, len(self._idle))):
                 self._idle.pop().wake()
             return
         batch, late = self.take(now, self.plan.inline)
-        self._answer(batch, self._engines[0].outcomes(batch) if batch else (), late)
+        self._answer(batch, self._engines[0].outcomes(batch, beside=False) if batch else (), late)
         if self._queue and self._gathering is None:
             # Other connections, and this batch's answers, come before the next.
             self._begin(now, len(self._queue))
@@ -283,8 +292,15 @@ class Batcher:
         for job in late:
             _finish(job, _late())
 
-    def _rest(self, engine: "_Engine") -> None:
-        """An engine has found nothing more to run."""
+    def _rest(
+        self,
+        engine: "_Engine",
+        batch: Sequence[Job] = (),
+        outcomes: Sequence[Outcome] = (),
+        late: Sequence[Job] = (),
+    ) -> None:
+        """An engine has found nothing after this to run. Only here is it certain that nothing has come."""
+        self._answer(batch, outcomes, late)
         self._idle.append(engine)
         if self._queue and self._gathering is None:
             self._begin(perf_counter(), 0)
@@ -297,6 +313,11 @@ class Batcher:
                 engine.close()
 
     # On the loop's thread, or the engine's.
+
+    def crowded(self) -> bool:
+        """Whether enough runs and waits to be run by all engines."""
+        busy = len(self._engines) - len(self._idle)
+        return busy + ceil(len(self._queue) / self.plan.max_batch) >= self.plan.abreast
 
     def take(self, now: float, most: int) -> tuple[list[Job], list[Job]]:
         """The next batch of at most so many rows, in the order of arrival, and the requests that came late.
@@ -350,23 +371,23 @@ class _Engine:
     def close(self) -> None:
         self._wakes.put(False)
 
-    def outcomes(self, batch: Sequence[Job]) -> list[Outcome]:
+    def outcomes(self, batch: Sequence[Job], *, beside: bool) -> list[Outcome]:
         """What becomes of each request. If they fail together each is tried by itself: one is to blame."""
         try:
-            return self._infer_all(batch)
+            return self._infer_all(batch, beside)
         except Exception as error:
             if len(batch) > 1:
-                return [self.outcomes([job])[0] for job in batch]
+                return [self.outcomes([job], beside=beside)[0] for job in batch]
             if isinstance(error, Problem):
                 return [error]
             logger.exception("inference failed")
             return [Problem("model-error", "The model could not answer this request")]
 
-    def _infer_all(self, jobs: Sequence[Job]) -> list[Outcome]:
+    def _infer_all(self, jobs: Sequence[Job], beside: bool) -> list[Outcome]:
         started = perf_counter()
         first = jobs[0]
         if len(jobs) == 1:
-            outputs = self._infer((first.inputs,), first.outputs)
+            outputs = self._infer((first.inputs,), first.outputs, beside)
             return [(Batch(outputs, started, perf_counter()), 0, 0)]
         names = first.outputs
         for job in jobs:
@@ -382,7 +403,7 @@ class _Engine:
             requests = [padding.join(requests, longest)]
         else:
             padding = None
-        outputs = self._infer(requests, names)
+        outputs = self._infer(requests, names, beside)
         rows = sum([job.rows for job in jobs])
         if any(array.shape[:1] != (rows,) for array in outputs.values()):
             raise ValueError(f"the outputs have not the {rows} rows of the inputs")
@@ -409,16 +430,20 @@ class _Engine:
         """Run what is queued, until there is nothing more."""
         batcher = self._batcher
         call = batcher._loop.call_soon_threadsafe
-        while True:
-            batch, late = batcher.take(perf_counter(), batcher.plan.max_batch)
-            if not batch and not late:
-                # Back to the loop: only there is it certain that nothing has arrived meanwhile.
-                call(batcher._rest, self)
-                return
+        batch, late = batcher.take(perf_counter(), batcher.plan.max_batch)
+        while batch or late:
             self.running, self.busy_since = batch, perf_counter()
-            outcomes = self.outcomes(batch) if batch else []
+            outcomes = self.outcomes(batch, beside=batcher.crowded()) if batch else []
             self.running, self.busy_since = (), None
-            call(batcher._answer, batch, outcomes, late)
+            ran = batch, outcomes, late
+            batch, late = batcher.take(perf_counter(), batcher.plan.max_batch)
+            if batch or late:
+                call(batcher._answer, *ran)
+            else:
+                # At once with the answers, so that who asks again finds this engine at rest.
+                call(batcher._rest, self, *ran)
+                return
+        call(batcher._rest, self)
 
 
 def _finish(job: Job, outcome: Outcome) -> None:

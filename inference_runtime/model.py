@@ -98,6 +98,8 @@ class Model:
         self._texts = False
         self._handler = _load_handler(artifact)
         self._session: Any = None
+        #: Runs what runs beside others, if that is another session.
+        self._beside: Any = None
         self._binding: Binding | None = None
         self._run_options: Any = None
         if self.manifest.model is not None:
@@ -141,8 +143,11 @@ class Model:
         encoded.phases = read - begun, computed - read, perf_counter() - computed
         return encoded
 
-    def infer(self, inputs: Arrays, outputs: Sequence[str]) -> Arrays:
+    def infer(self, inputs: Arrays, outputs: Sequence[str], beside: bool = False) -> Arrays:
         """Run the model on public inputs that fit the signature.
+
+        Args:
+            beside: others run at the same time (`share`).
 
         Returns:
             The arrays of `outputs`, in that order, checked against the signature.
@@ -164,7 +169,7 @@ class Model:
                 results = handler.infer(feeds, handler.state)
             else:
                 results = self._run_graph(
-                    feeds, self._graph_outputs if handler.postprocess else list(outputs)
+                    feeds, self._graph_outputs if handler.postprocess else list(outputs), beside
                 )
             if handler.postprocess:
                 results = handler.postprocess(results, inputs, handler.state)
@@ -172,10 +177,12 @@ class Model:
         except Exception as error:
             raise _failure(self.manifest, "inference failed") from error
 
-    def infer_joined(self, requests: Sequence[Arrays], outputs: Sequence[str]) -> Arrays:
+    def infer_joined(
+        self, requests: Sequence[Arrays], outputs: Sequence[str], beside: bool = False
+    ) -> Arrays:
         """Run the model once on the rows of several requests that agree on every other axis.
 
-        Returns and raises as `infer` does; the outputs have the rows of all, in order.
+        Takes, returns and raises as `infer` does; the outputs have the rows of all, in order.
         """
         binding = self._binding
         if binding is not None:
@@ -186,10 +193,9 @@ class Model:
                 except Exception as error:
                     raise _failure(self.manifest, "inference failed") from error
         if len(requests) == 1:
-            return self.infer(requests[0], outputs)
-        return self.infer(
-            {name: np.concatenate([request[name] for request in requests]) for name in requests[0]}, outputs
-        )
+            return self.infer(requests[0], outputs, beside)
+        joined = {name: np.concatenate([request[name] for request in requests]) for name in requests[0]}
+        return self.infer(joined, outputs, beside)
 
     def bind(self, rows: int) -> int:
         """Have `infer_joined` run batches that a GPU has captured, from now on, where that can be.
@@ -245,16 +251,21 @@ class Model:
         self._session, before = session, self._session
         return before
 
+    def share(self, session: Any) -> None:
+        """Run by this session, one of `reopened`, what is said to run beside others."""
+        self._beside = session
+
     def reopened(self, engine: Engine) -> Any:
         """Another session of the same graph."""
         return _open_session(self._path, engine)
 
-    def _run_graph(self, feeds: Arrays, names: list[str]) -> Arrays:
+    def _run_graph(self, feeds: Arrays, names: list[str], beside: bool) -> Arrays:
+        session = self._beside if beside and self._beside is not None else self._session
         if self._bfloat16:
             from inference_runtime.bfloat16 import run
 
-            return run(self._session, self._bfloat16, feeds, names)
-        results = self._session.run(names, feeds, self._run_options)
+            return run(session, self._bfloat16, feeds, names)
+        results = session.run(names, feeds, self._run_options)
         if self._texts:
             results = map(_from_graph, results)
         return dict(zip(names, results, strict=True))

@@ -6,6 +6,7 @@ What is found out, each by running the model on its own sample (or on plain valu
     batches     whether rows may be joined at all: together they must give what they give alone
     lengths     whether rows of different lengths may be, too, where the manifest has a `padding`
     size        from which number of rows on a larger batch is no faster a row
+    lanes       whether batches are through sooner beside one another, on a core each, than in turns on all
     inline      how many rows are short enough for the event loop's own thread
     buckets     on a GPU, every size of batch that will be run is run once
 """
@@ -13,7 +14,10 @@ What is found out, each by running the model on its own sample (or on plain valu
 import logging
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from math import ceil
+from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -50,15 +54,25 @@ _LONG_SECONDS = 0.4
 #: The sizes are measured one after the other, again and again for so many seconds and at most so many times:
 #: what disturbs the machine for a moment then disturbs all of them.
 _SIZES_SECONDS, _PASSES, _PASS_SECONDS = 0.25, 20, 0.005
+#: Batches that are shorter, in seconds, are never run beside one another: each costs handing over.
+_LANE_SECONDS = 0.002
+#: So much sooner, at least, must they be through. Timed so often, in turns.
+_WORTH_LANES, _TURNS = 1.05, 5
 #: A second session, to compare, is opened of artifacts up to this size, in bytes.
 _COMPARED_BYTES = 512 * 1024 * 1024
 
 
-def load(artifact: Artifact, engine: Engine, max_batch: int = MAX_BATCH) -> tuple[list[Model], Plan]:
+def load(
+    artifact: Artifact, engine: Engine, max_batch: int = MAX_BATCH, *, twice: bool = True
+) -> tuple[list[Model], Plan]:
     """Load a model, on each GPU where there are several, and find out how to run it.
 
     Args:
         max_batch: rows that may be joined, at most; 1 joins nothing.
+        twice: whether the graph may stay in memory a second time, where batches beside one another want that.
+
+    Returns:
+        A model for each lane that runs batches, which is the same one where lanes share a CPU; and the plan.
 
     Raises:
         ArtifactError: its files do not make a model that answers.
@@ -67,7 +81,8 @@ def load(artifact: Artifact, engine: Engine, max_batch: int = MAX_BATCH) -> tupl
     model = Model(artifact, engine)
     models = [model]
     try:
-        found, threads = _measured(model, artifact, engine, max_batch)
+        found, threads, lanes = _measured(model, artifact, engine, max_batch, twice)
+        models *= lanes
     except Problem as problem:
         # A handler may refuse made-up values; then nothing is known, and nothing is assumed.
         found, threads = Plan(), engine.threads
@@ -76,8 +91,8 @@ def load(artifact: Artifact, engine: Engine, max_batch: int = MAX_BATCH) -> tupl
         from inference_runtime import cuda
 
         models += [_copy(artifact, replace(engine, gpu=gpu), found) for gpu in range(1, cuda.devices())]
-    if len(models) > 1:
-        found = replace(found, inline=0)
+        if len(models) > 1:
+            found = replace(found, inline=0, abreast=1, pace=found.seconds[-1][1] / len(models))
     logger.info(
         "model warmed up",
         extra={
@@ -89,6 +104,7 @@ def load(artifact: Artifact, engine: Engine, max_batch: int = MAX_BATCH) -> tupl
             "padding": found.padding is not None,
             "inline": found.inline,
             "lanes": len(models),
+            "pace_ms": round(found.pace * 1000, 3),
             "batch_ms": {rows: round(seconds * 1000, 3) for rows, seconds in found.seconds},
             "load_ms": round((perf_counter() - started) * 1000),
         },
@@ -108,7 +124,9 @@ def _copy(artifact: Artifact, engine: Engine, plan: Plan) -> Model:
     return model
 
 
-def _measured(model: Model, artifact: Artifact, engine: Engine, max_batch: int) -> tuple[Plan, int]:
+def _measured(
+    model: Model, artifact: Artifact, engine: Engine, max_batch: int, twice: bool
+) -> tuple[Plan, int, int]:
     # What a handler does with made-up values says nothing of what it does with a client's.
     joinable = _joinable(model) and (model.graph_alone or SAMPLE in artifact.manifest.files)
     rows = _rows(model, artifact, MAX_BATCH if joinable else 1)
@@ -120,7 +138,7 @@ def _measured(model: Model, artifact: Artifact, engine: Engine, max_batch: int) 
         return model.infer_joined((inputs,), names)
 
     one = _cut(rows, 0, 1) if joinable else rows
-    threads = _threads(model, artifact, engine, lambda: run(one))
+    threads, narrow = _threads(model, artifact, engine, lambda: run(one))
     if joinable and max_batch > 1 and _agree(run, rows, coarse=model.on_gpu):
         timed = _sizes(run, rows, max_batch)
     else:
@@ -129,7 +147,36 @@ def _measured(model: Model, artifact: Artifact, engine: Engine, max_batch: int) 
     found = plan(timed, short if model.graph_alone and _fixed(model) else 0)
     if found.max_batch > 1:
         found = replace(found, padding=_padding(run, model, rows, found))
-    return found, threads
+    lanes = 1
+    if narrow is not None and (twice or threads == 1) and found.seconds[-1][1] >= _LANE_SECONDS:
+        batch = _cut(rows, 0, found.max_batch) if joinable else rows
+        model.share(narrow)
+        lanes, alone, pace = _lanes(lambda beside: model.infer_joined((batch,), names, beside))
+        if lanes > 1:
+            # So many that these cores are no longer better used by one batch that has all of them.
+            found = replace(found, abreast=max(2, ceil(lanes * pace / alone)), pace=pace)
+        else:
+            model.share(None)
+    return found, threads, lanes
+
+
+def _lanes(run: Callable[[bool], object]) -> tuple[int, float, float]:
+    """How many batches run beside one another; seconds from one to the next in turns; and beside another."""
+    lanes = os.cpu_count() or 1
+    alone, together = [], []
+    with ThreadPoolExecutor(lanes) as pool:
+        list(pool.map(run, [True] * lanes))
+        for _ in range(_TURNS):
+            started = perf_counter()
+            for _ in range(lanes):
+                run(False)
+            between = perf_counter()
+            list(pool.map(run, [True] * lanes))
+            alone.append(between - started)
+            together.append(perf_counter() - between)
+    if median(together) * _WORTH_LANES > median(alone):
+        lanes = 1
+    return lanes, median(alone) / lanes, median(together) / lanes
 
 
 def _padding(run: Callable[[Arrays], Arrays], model: Model, rows: Arrays, found: Plan) -> Padding | None:
@@ -178,22 +225,26 @@ def plan(timed: Sequence[tuple[int, float]], short: float) -> Plan:
     return Plan(chosen[-1][0], inline, chosen)
 
 
-def _threads(model: Model, artifact: Artifact, engine: Engine, run: Callable[[], object]) -> int:
-    """One thread, or as many as the engine has: whichever is faster. The model keeps that session."""
+def _threads(model: Model, artifact: Artifact, engine: Engine, run: Callable[[], object]) -> tuple[int, Any]:
+    """One thread, or as many as the engine has: whichever is faster. The model keeps that session.
+
+    Returns:
+        The threads, and the session that has one, if it was opened.
+    """
     large = sum(file.size for file in artifact.manifest.files.values()) > _COMPARED_BYTES
     if engine.threads or os.cpu_count() == 1 or not model.on_cpu or large:
-        return engine.threads
+        return engine.threads, None
     many, one = _seconds(run), float("inf")
-    other = model.reopened(replace(engine, threads=1))
+    other = narrow = model.reopened(replace(engine, threads=1))
     for _ in range(2):
         other = model.exchange(other)
         one = min(one, _seconds(run))
         other = model.exchange(other)
         many = min(many, _seconds(run))
     if many > _SHORT_SECONDS and many * 1.1 < one:
-        return 0
-    model.exchange(other)
-    return 1
+        return 0, narrow
+    model.exchange(narrow)
+    return 1, narrow
 
 
 def _sizes(run: Callable[[Arrays], Arrays], rows: Arrays, most: int) -> list[tuple[int, float]]:

@@ -3,6 +3,7 @@
 A model is loaded in a thread of its own, so that loading one stalls no other, and answers only when its
 warm-up has passed. Where a repository is served, its models come and go by the protocol's repository routes,
 within a budget of memory; what counts is the size of the artifacts' files, as it is known before loading.
+With a budget, no model is in memory twice.
 """
 
 import asyncio
@@ -97,7 +98,8 @@ class Hosted:
         self.size = sum(entry.size for entry in artifact.manifest.files.values())
         engine = Engine(settings.device, settings.threads, spinning=True, cache=settings.engine_cache)
         if (plan := self._host.plan) is None:
-            models, plan = warmup.load(artifact, engine, settings.max_batch)
+            twice = not settings.memory_bytes
+            models, plan = warmup.load(artifact, engine, settings.max_batch, twice=twice)
         else:
             # Found out by another process, whose rows are short: one thread, unless more are asked for.
             models = [Model(artifact, replace(engine, threads=engine.threads or 1))]

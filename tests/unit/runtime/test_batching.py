@@ -58,14 +58,18 @@ class Asked(Job):
 
 
 class Doubler:
-    """y = 2 x, z = -x; keeps the rows of every batch. 13 is refused, 500 breaks it, and it may be held."""
+    """y = 2 x, z = -x; keeps the rows of every batch, and what it was told of its company. 13 is refused, 500
+    breaks it, and it may be held.
+    """
 
     def __init__(self) -> None:
         self.batches: list[int] = []
+        self.beside: list[bool] = []
         self.free = threading.Event()
         self.free.set()
 
-    def __call__(self, requests: Sequence[Arrays], outputs: Sequence[str]) -> Arrays:
+    def __call__(self, requests: Sequence[Arrays], outputs: Sequence[str], beside: bool) -> Arrays:
+        self.beside.append(beside)
         self.free.wait(20)
         x = np.concatenate([request["x"] for request in requests])
         self.batches.append(len(x))
@@ -87,9 +91,10 @@ def run(
     max_batch: int = 8,
     limits: Limits | None = None,
     padding: Padding | None = None,
+    abreast: float = inf,
 ) -> Any:
     async def main() -> Any:
-        plan = Plan(max_batch, max_batch * inline, ((max_batch, 1.0),), padding)
+        plan = Plan(max_batch, max_batch * inline, ((max_batch, 1.0),), padding, abreast)
         batcher = Batcher(asyncio.get_running_loop(), lanes, plan, limits or Limits(), "doubler")
         try:
             return await body(batcher)
@@ -218,11 +223,11 @@ def test_rows_that_the_model_does_not_keep_apart_are_asked_for_one_by_one() -> N
         await done(*jobs)
         assert [job.answer["y"].tolist() for job in jobs if job.answer] == [[1], [2]]
 
-    run(body, lambda requests, outputs: {"y": sum(request["x"].sum(0) for request in requests)})
+    run(body, lambda requests, outputs, beside: {"y": sum(request["x"].sum(0) for request in requests)})
 
 
 def test_inputs_that_disagree_about_their_rows_take_none_of_a_neighbours() -> None:
-    def pairs(requests: Sequence[Arrays], outputs: Sequence[str]) -> Arrays:
+    def pairs(requests: Sequence[Arrays], outputs: Sequence[str], beside: bool) -> Arrays:
         [inputs] = requests
         assert len(inputs["a"]) == 3 or len(inputs["b"]) in (1, 2)
         return {"y": np.resize(inputs["a"] + inputs["b"].sum(), (len(inputs["a"]), 1))}
@@ -308,8 +313,93 @@ def test_of_several_engines_the_others_run_what_waits_for_one_and_none_is_health
         await done(*after)
         assert [job.answer["y"].item() for job in after if job.answer] == [6, 8, 10, 12, 14]
 
-    run(body, *lanes, inline=False, max_batch=1, limits=Limits(wedged_seconds=0.05))
+    run(body, *lanes, inline=False, max_batch=1, limits=Limits(wedged_seconds=0.05), abreast=1)
     assert all(lane.batches for lane in lanes)
+
+
+def test_what_runs_beside_others_is_told_so_and_what_runs_alone_has_the_machine() -> None:
+    lanes = Doubler(), Doubler()
+
+    async def body(batcher: Batcher) -> None:
+        # One after the other: nobody is beside.
+        for value in (1, 2):
+            alone = Asked(x(value))
+            batcher.submit(alone)
+            await done(alone)
+        assert [beside for lane in lanes for beside in lane.beside] == [False, False]
+        # While the one that came first runs, the second has company, and so has what waits behind them.
+        for lane in lanes:
+            lane.free.clear()
+            lane.beside.clear()
+        held = [Asked(x(value)) for value in (1, 2, 3)]
+        for count, job in enumerate(held, 1):
+            batcher.submit(job)
+            while batcher.waiting() and count < 3:
+                await asyncio.sleep(0)
+        while sum(len(lane.beside) for lane in lanes) < 2:
+            await asyncio.sleep(0)
+        for lane in lanes:
+            lane.free.set()
+        await done(*held)
+        assert sorted(beside for lane in lanes for beside in lane.beside) == [False, True, True]
+
+    run(body, *lanes, inline=False, max_batch=1, abreast=2)
+
+
+def test_of_several_engines_a_lone_request_is_run_inline_and_one_with_company_is_not() -> None:
+    threads: list[str] = []
+
+    class Named(Doubler):
+        def __call__(
+            self, requests: Sequence[Arrays], outputs: Sequence[str], beside: bool = False
+        ) -> Arrays:
+            threads.append(threading.current_thread().name)
+            return super().__call__(requests, outputs, beside)
+
+    async def body(batcher: Batcher) -> None:
+        alone = Asked(x(1))
+        batcher.submit(alone)
+        await done(alone)
+        assert threads == [threading.current_thread().name]
+        threads.clear()
+        both = [Asked(x(1)), Asked(x(2))]
+        for job in both:
+            batcher.submit(job)
+        await done(*both)
+        assert threading.current_thread().name not in threads
+
+    run(body, Named(), Named(), max_batch=1, abreast=2)
+
+
+def test_requests_too_few_to_fill_the_machine_beside_one_another_run_in_turns() -> None:
+    lanes = [Doubler() for _ in range(4)]
+
+    async def ran(batcher: Batcher, count: int) -> list[bool]:
+        """What each of so many requests at once was told, while none was through."""
+        for lane in lanes:
+            lane.free.clear()
+            lane.beside.clear()
+        jobs = [Asked(x(value)) for value in range(count)]
+        for job in jobs:
+            batcher.submit(job)
+        told: list[bool] = []
+        end = time.monotonic() + 0.2
+        while time.monotonic() < end:
+            await asyncio.sleep(0.01)
+            told = [beside for lane in lanes for beside in lane.beside]
+        for lane in lanes:
+            lane.free.set()
+        await done(*jobs)
+        while len(batcher._idle) < len(lanes):
+            await asyncio.sleep(0)
+        return told
+
+    async def body(batcher: Batcher) -> None:
+        assert await ran(batcher, 2) == [False]
+        assert await ran(batcher, 3) == [True] * 3
+        assert await ran(batcher, 6) == [True] * 4
+
+    run(body, *lanes, inline=False, max_batch=1, abreast=3)
 
 
 def test_a_deadline_that_cannot_be_met_is_refused_at_once() -> None:
@@ -373,7 +463,7 @@ def test_only_as_many_rows_as_are_short_enough_are_run_on_the_loop(
 ) -> None:
     batches: list[tuple[int, bool]] = []
 
-    def model(requests: Sequence[Arrays], outputs: Sequence[str]) -> Arrays:
+    def model(requests: Sequence[Arrays], outputs: Sequence[str], beside: bool) -> Arrays:
         rows = np.concatenate([request["x"] for request in requests])
         batches.append((len(rows), threading.current_thread() is threading.main_thread()))
         return {"y": rows}
@@ -395,9 +485,9 @@ def test_more_clients_than_a_batch_has_room_for_leave_short_batches_on_the_loop(
     threads: set[threading.Thread] = set()
 
     class Noting(Doubler):
-        def __call__(self, requests: Sequence[Arrays], outputs: Sequence[str]) -> Arrays:
+        def __call__(self, requests: Sequence[Arrays], outputs: Sequence[str], beside: bool) -> Arrays:
             threads.add(threading.current_thread())
-            return super().__call__(requests, outputs)
+            return super().__call__(requests, outputs, beside)
 
     model = Noting()
 
@@ -428,7 +518,7 @@ class Encoder:
     def __init__(self) -> None:
         self.batches: list[tuple[int, ...]] = []
 
-    def __call__(self, requests: Sequence[Arrays], outputs: Sequence[str]) -> Arrays:
+    def __call__(self, requests: Sequence[Arrays], outputs: Sequence[str], beside: bool) -> Arrays:
         ids, mask = (np.concatenate([request[name] for request in requests]) for name in ("ids", "mask"))
         if ids.shape != mask.shape:
             raise Problem("invalid-shape", "ids and mask differ")
@@ -478,7 +568,7 @@ def test_requests_of_different_lengths_are_answered_as_each_alone(
         await done(*jobs)
         for job in jobs:
             assert job.answer is not None
-            for name, array in Encoder()([job.inputs], job.outputs).items():
+            for name, array in Encoder()([job.inputs], job.outputs, False).items():
                 np.testing.assert_array_equal(job.answer[name], array)
 
     model = Encoder()
@@ -516,7 +606,7 @@ def test_a_request_whose_inputs_disagree_about_its_length_is_not_made_right_by_p
 
 
 def test_an_output_of_another_length_than_the_inputs_is_never_cut() -> None:
-    def model(requests: Sequence[Arrays], outputs: Sequence[str]) -> Arrays:
+    def model(requests: Sequence[Arrays], outputs: Sequence[str], beside: bool) -> Arrays:
         ids = np.concatenate([request["ids"] for request in requests])
         rows, length = ids.shape
         return {"tokens": np.full((rows, length + 1, 1), length)}

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
@@ -69,9 +70,9 @@ def test_another_gpu_runs_the_sizes_that_were_not_captured_there(
         opened.append(Model(artifact, engine))
         return opened[-1]
 
-    def run(model: Model, requests: Sequence[Arrays], outputs: Sequence[str]) -> Arrays:
+    def run(model: Model, requests: Sequence[Arrays], outputs: Sequence[str], beside: bool = False) -> Arrays:
         ran.append((opened.index(model), sum(len(request["x"]) for request in requests)))
-        return infer_joined(model, requests, outputs)
+        return infer_joined(model, requests, outputs, beside)
 
     # As two GPUs of which each captures all sizes, or none; both are this CPU.
     monkeypatch.setattr(warmup, "Model", open_)
@@ -136,6 +137,49 @@ def test_lengths_are_joined_if_padding_changes_no_answer(
     assert (plan.padding is not None) is (reason is None)
     said = [entry.__dict__["reason"] for entry in caplog.records if "joining of lengths off" in entry.message]
     assert said == ([reason] if reason else [])
+
+
+WAITS = (
+    "import threading, time\nlock = threading.{lock}\ndef preprocess(inputs, state):\n    with lock:\n{wait}"
+)
+
+
+@pytest.mark.parametrize(
+    ("lock", "wait", "lanes"),
+    [
+        ("Semaphore(9)", "        time.sleep(0.005)\n    return inputs", 3),
+        # Nothing is gained where one waits for the other, or where handing over costs as much.
+        ("Lock()", "        time.sleep(0.005)\n    return inputs", 1),
+        ("Semaphore(9)", "        return inputs", 1),
+    ],
+    ids=["apart", "in turns", "short"],
+)
+def test_batches_run_beside_one_another_where_they_are_through_sooner_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lock: str, wait: str, lanes: int
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    handler = WAITS.format(lock=lock, wait=wait)
+    models, plan = warmup.load(tiny.doubler(tmp_path, handler=handler), Engine(device="cpu"))
+    assert len(models) == lanes
+    assert all(model is models[0] for model in models)
+    assert (0.001 < plan.pace < 0.005) is (lanes > 1)
+    assert plan.expected(6) == 6 * (plan.pace or plan.seconds[0][1])
+
+
+@pytest.mark.parametrize("twice", [True, False])
+def test_a_graph_that_one_thread_runs_slower_is_in_memory_twice_only_where_it_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, twice: bool
+) -> None:
+    # All cores, one thread, and both again; then the row.
+    seconds = iter([0.001, 0.01, 0.001, 0.01, 0.001, 0.006])
+    monkeypatch.setattr(warmup, "_seconds", lambda run: run() and next(seconds))
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    handler = WAITS.format(lock="Semaphore(9)", wait="        time.sleep(0.005)\n    return inputs")
+    artifact = tiny.doubler(tmp_path, handler=handler)
+    models, _ = warmup.load(artifact, Engine(device="cpu"), twice=twice)
+    assert len(models) == (3 if twice else 1)
+    x = np.ones((1, 2), np.float32)
+    assert models[0].infer_joined(({"x": x},), ("y",), True)["y"].tolist() == [[2, 2]]
 
 
 @pytest.mark.parametrize(
