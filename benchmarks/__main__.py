@@ -1,8 +1,8 @@
 """`python -m benchmarks`: this server, the engine alone and its peers, in one run on the same cores.
 
-For each model: the engine's limit, then rounds in which every server at every setting is started, asked
-once and compared with the engine, warmed up, loaded with each number of connections, and stopped; then the
-limit again.
+For each model rounds: the engine's limit, then every server at every setting is started, asked once and
+compared with the engine, warmed up, loaded with each number of connections, and stopped. Then once more the
+limit.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import httpx
 import numpy as np
 
 from benchmarks import models, report, servers
-from benchmarks.report import Point, Run
+from benchmarks.report import Limit, Point, Run
 from benchmarks.servers import HOME, Setting, Unavailable, Workload
 from inferctl import load
 from inferctl.environment import ROOT
@@ -50,13 +50,13 @@ def main() -> int:
     ]
     machine = _machine(cores, options)
     points: list[Point] = []
-    limits: dict[str, dict[int, list[float]]] = {}
+    limits: dict[str, Limit] = {}
     unavailable: dict[str, str] = {}
     for file in files:
         workload = Workload.of(file, options.axis)
-        limits[workload.name] = {each: [] for each in options.connections}
-        _add_limit(limits[workload.name], workload, options)
+        limit = limits[workload.name] = Limit({each: [] for each in options.connections}, [])
         for number in range(options.rounds):
+            _add_limit(limit, workload, options)
             # Each round begins with another server, so that none always comes after the same one.
             turn = number % len(settings)
             for setting in settings[turn:] + settings[:turn]:
@@ -67,7 +67,7 @@ def main() -> int:
                 except Unavailable as reason:
                     unavailable[setting.server] = str(reason)
                     _say(f"{setting.server}: {reason}")
-        _add_limit(limits[workload.name], workload, options)
+        _add_limit(limit, workload, options)
         # After each model: what is measured by then is not lost if the rest is not waited for.
         run = Run(machine, points, limits, unavailable)
         _write(run, options.output)
@@ -129,7 +129,7 @@ def _check(server: servers.Running, workload: Workload) -> None:
             raise Unavailable(f"its answer is wrong: output {name!r} differs by {difference}")
 
 
-def _add_limit(limits: dict[int, list[float]], workload: Workload, options: argparse.Namespace) -> None:
+def _add_limit(limit: Limit, workload: Workload, options: argparse.Namespace) -> None:
     """In a process of its own, so that its threads and its memory are gone when servers are measured."""
     together = [str(each) for each in options.connections]
     command = [sys.executable, "-m", "benchmarks.limit", str(workload.model), "--axis", str(options.axis)]
@@ -139,9 +139,12 @@ def _add_limit(limits: dict[int, list[float]], workload: Workload, options: argp
         stdout=subprocess.PIPE,
         check=True,
     )
-    for together_, rate in json.loads(done.stdout).items():
-        limits[int(together_)].append(rate)
-    _say(f"{workload.name:8} the engine alone: {', '.join(f'{r[-1]:,.0f}' for r in limits.values())} rows/s")
+    found = json.loads(done.stdout)
+    limit.in_turns.append(found["in_turns"])
+    for together_, rate in found["most"].items():
+        limit.most[int(together_)].append(rate)
+    rates = ", ".join(f"{rates[-1]:,.0f}" for rates in (limit.in_turns, *limit.most.values()))
+    _say(f"{workload.name:8} the engine alone, in turns and at most: {rates} rows/s")
 
 
 def _rss_mb(pid: int) -> float:

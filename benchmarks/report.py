@@ -13,7 +13,7 @@ OURS = "this server"
 
 @dataclass(frozen=True)
 class Point:
-    """One measurement. `round` counts from 0; the engine's limit before and after it is in `Run.limits`."""
+    """One measurement. `round` counts from 0."""
 
     model: str
     server: str
@@ -25,12 +25,22 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """Rows a second of the engine alone, before each round and after the last: the most with as many rows at
+    hand as there are connections, by these; and those of a row at a time on all cores.
+    """
+
+    most: dict[int, list[float]]
+    in_turns: list[float]
+
+
+@dataclass(frozen=True)
 class Run:
-    """All of a run. `limits`: model -> connections -> rows a second of the engine alone, before and after."""
+    """All of a run. `limits` by model."""
 
     machine: dict[str, Any]
     points: Sequence[Point]
-    limits: dict[str, dict[int, list[float]]]
+    limits: dict[str, Limit]
     unavailable: dict[str, str]
 
     def document(self) -> dict[str, Any]:
@@ -38,7 +48,7 @@ class Run:
         return {
             "machine": self.machine,
             "unavailable": self.unavailable,
-            "limits": self.limits,
+            "limits": {model: asdict(limit) for model, limit in self.limits.items()},
             "summary": [asdict(line) for line in summary(self)],
             "points": [asdict(point) | {"result": point.result.document()} for point in self.points],
         }
@@ -81,7 +91,7 @@ def summary(run: Run) -> list[Line]:
         ratios = [
             ours[p.round] / p.result.per_second for p in points if p.round in ours and p.result.per_second
         ] or [0.0]
-        limit = statistics.mean(run.limits[model][connections])
+        limit = statistics.median(run.limits[model].most[connections])
         lines.append(
             Line(
                 model,
@@ -117,10 +127,13 @@ def table(run: Run) -> str:
             "| Connections | Server | Requests/s (range) | p99 | Of the engine | This server is | Setting |",
             "|---:|---|---:|---:|---:|---:|---|",
         ]
-        for connections, limits in run.limits[model].items():
-            before, after = limits[0], limits[-1]
-            rates = f"{before:,.0f} before, {after:,.0f} after"
-            parts.append(f"| {connections} | *ONNX Runtime alone* | {rates} | | 1.00 | | |")
+        limit = run.limits[model]
+        for connections, most in limit.most.items():
+            share = statistics.median(limit.in_turns) / statistics.median(most)
+            parts.append(f"| {connections} | *ONNX Runtime alone* | {_range(most)} | | 1.00 | | |")
+            if connections > 1:
+                rates = _range(limit.in_turns)
+                parts.append(f"| {connections} | *a row at a time* | {rates} | | {share:.2f} | | all cores |")
             parts += [_row(line) for line in lines if line.connections == connections]
         parts.append("")
     parts += [f"- {server} was not measured: {reason}" for server, reason in run.unavailable.items()]
@@ -133,9 +146,18 @@ def _row(line: Line) -> str:
     failed = f", **{line.failed} failed**" if line.failed else ""
     return (
         f"| {line.connections} | {line.server} "
-        f"| {line.per_second:,.0f} ({line.least:,.0f} to {line.greatest:,.0f}){failed} "
+        f"| {_shown(line.per_second, line.least, line.greatest)}{failed} "
         f"| {line.p99_ms:.2f} ms | {line.of_limit:.2f} | {times} | {line.setting} |"
     )
+
+
+def _range(rates: Sequence[float]) -> str:
+    return _shown(statistics.median(rates), min(rates), max(rates))
+
+
+def _shown(median: float, least: float, greatest: float) -> str:
+    digits = 0 if median >= 100 else 1
+    return f"{median:,.{digits}f} ({least:,.{digits}f} to {greatest:,.{digits}f})"
 
 
 def _by_model(lines: Iterable[Line]) -> list[tuple[str, list[Line]]]:
