@@ -67,7 +67,7 @@ class Documents:
         """
         frame = self._frame
         if frame is not None and body.startswith(frame.before) and body.endswith(frame.after):
-            array = frame.array(body[len(frame.before) : -len(frame.after)])
+            array = frame.array(body[frame.start : frame.end])
             if array is not None:
                 return InferRequest({frame.name: array}, self.outputs)
         request = self.read(body)
@@ -216,6 +216,9 @@ class _Frame:
 
     before: bytes
     after: bytes
+    #: Of the values' text in the document; the end from behind.
+    start: int
+    end: int
     name: str
     shape: list[int]
     dtype: np.dtype[Any]
@@ -223,8 +226,9 @@ class _Frame:
 
     def array(self, text: bytes) -> Array | None:
         """The values, if they are as many numbers as they must be. None where something is to be refused."""
-        # Packing takes true and false for numbers; nothing else that it takes has these letters.
-        if b"t" in text or b"f" in text:
+        # Packing takes true and false for numbers; nothing else that it takes has these letters. `in` would
+        # first try what it is given as a number, and raise an exception each time.
+        if text.find(b"t") >= 0 or text.find(b"f") >= 0:
             return None
         try:
             return np.ndarray(self.shape, self.dtype, self.pack(*orjson.loads(text)))
@@ -250,7 +254,7 @@ def _framed(documents: Documents, body: bytes) -> _Frame | None:
     without = {"inputs": [{**tensor, "data": []}]}
     if orjson.loads(body[start:end]) != tensor["data"] or orjson.loads(before + b"[]" + after) != without:
         return None
-    return _Frame(before, after, name, tensor["shape"], reader.dtype, packer.pack)
+    return _Frame(before, after, start, -len(after), name, tensor["shape"], reader.dtype, packer.pack)
 
 
 def model_metadata(manifest: Manifest) -> bytes:

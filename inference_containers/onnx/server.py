@@ -97,7 +97,7 @@ class _Inference(Job):
         self, app: "App", exchange: Exchange, hosted: Hosted, request: InferRequest, call: Call | None
     ) -> None:
         deadline = exchange.started + exchange.head.memo.timeout
-        super().__init__(request.inputs, request.outputs, exchange.connection, deadline)
+        Job.__init__(self, request.inputs, request.outputs, exchange.connection, deadline)
         self.app = app
         self.exchange = exchange
         self.hosted = hosted
