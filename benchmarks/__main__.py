@@ -2,7 +2,7 @@
 
 For each model rounds: the engine's limit, then every server at every setting is started, asked once and
 compared with the engine, warmed up, loaded with each number of connections, and stopped. Then once more the
-limit.
+limit. Just before each measurement the engine runs rows one after the other.
 """
 
 import argparse
@@ -14,6 +14,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,7 +23,7 @@ import httpx
 import numpy as np
 
 from benchmarks import models, report, servers
-from benchmarks.report import Limit, Point, Run
+from benchmarks.report import Point, Run
 from benchmarks.servers import HOME, Setting, Unavailable, Workload
 from inferctl import load
 from inferctl.environment import ROOT
@@ -50,23 +52,24 @@ def main() -> int:
     ]
     machine = _machine(cores, options)
     points: list[Point] = []
-    limits: dict[str, Limit] = {}
+    limits: dict[str, dict[int, list[float]]] = {}
     unavailable: dict[str, str] = {}
     for file in files:
         workload = Workload.of(file, options.axis)
-        limit = limits[workload.name] = Limit({each: [] for each in options.connections}, [])
+        limit = limits[workload.name] = {each: [] for each in options.connections}
         for number in range(options.rounds):
             _add_limit(limit, workload, options)
             # Each round begins with another server, so that none always comes after the same one.
             turn = number % len(settings)
-            for setting in settings[turn:] + settings[:turn]:
-                if setting.server in unavailable or not any(map(setting.suits, options.connections)):
-                    continue
-                try:
-                    points += _measured(setting, workload, number, options)
-                except Unavailable as reason:
-                    unavailable[setting.server] = str(reason)
-                    _say(f"{setting.server}: {reason}")
+            with _engine(workload, options) as engine:
+                for setting in settings[turn:] + settings[:turn]:
+                    if setting.server in unavailable or not any(map(setting.suits, options.connections)):
+                        continue
+                    try:
+                        points += _measured(setting, workload, number, engine, options)
+                    except Unavailable as reason:
+                        unavailable[setting.server] = str(reason)
+                        _say(f"{setting.server}: {reason}")
         _add_limit(limit, workload, options)
         # After each model: what is measured by then is not lost if the rest is not waited for.
         run = Run(machine, points, limits, unavailable)
@@ -83,7 +86,13 @@ def _write(run: Run, folder: Path) -> None:
     (folder / "plot.svg").write_text(report.plot(run))
 
 
-def _measured(setting: Setting, workload: Workload, number: int, options: argparse.Namespace) -> list[Point]:
+def _measured(
+    setting: Setting,
+    workload: Workload,
+    number: int,
+    engine: Callable[[], float],
+    options: argparse.Namespace,
+) -> list[Point]:
     points = []
     log = HOME / "logs" / f"{setting.server} {setting.label} {workload.name}.log".replace(" ", "-")
     log.parent.mkdir(exist_ok=True)
@@ -94,14 +103,15 @@ def _measured(setting: Setting, workload: Workload, number: int, options: argpar
         rss = _rss_mb(server.pid)
         load.measure(server.request, 16, 1)
         for connections in filter(setting.suits, options.connections):
+            alone = engine()
             result = load.measure(server.request, connections, options.seconds)
             points.append(
-                Point(workload.name, setting.server, setting.label, number, start_seconds, rss, result)
+                Point(workload.name, setting.server, setting.label, number, start_seconds, rss, alone, result)
             )
             _say(
                 f"{workload.name:8} round {number + 1} {setting.server:12} {setting.label:22} "
                 f"c={connections:<3} {result.per_second:10,.0f}/s  p99 {result.p99:8.2f} ms  "
-                f"{result.failed} failed"
+                f"{result.failed} failed  {result.per_second / alone:.2f} of rows in turns"
             )
         # Under load nothing may have come apart.
         _check(server, workload)
@@ -129,7 +139,7 @@ def _check(server: servers.Running, workload: Workload) -> None:
             raise Unavailable(f"its answer is wrong: output {name!r} differs by {difference}")
 
 
-def _add_limit(limit: Limit, workload: Workload, options: argparse.Namespace) -> None:
+def _add_limit(limit: dict[int, list[float]], workload: Workload, options: argparse.Namespace) -> None:
     """In a process of its own, so that its threads and its memory are gone when servers are measured."""
     together = [str(each) for each in options.connections]
     command = [sys.executable, "-m", "benchmarks.limit", str(workload.model), "--axis", str(options.axis)]
@@ -139,12 +149,28 @@ def _add_limit(limit: Limit, workload: Workload, options: argparse.Namespace) ->
         stdout=subprocess.PIPE,
         check=True,
     )
-    found = json.loads(done.stdout)
-    limit.in_turns.append(found["in_turns"])
-    for together_, rate in found["most"].items():
-        limit.most[int(together_)].append(rate)
-    rates = ", ".join(f"{rates[-1]:,.0f}" for rates in (limit.in_turns, *limit.most.values()))
-    _say(f"{workload.name:8} the engine alone, in turns and at most: {rates} rows/s")
+    for together_, rate in json.loads(done.stdout).items():
+        limit[int(together_)].append(rate)
+    _say(f"{workload.name:8} the engine alone: {', '.join(f'{r[-1]:,.0f}' for r in limit.values())} rows/s")
+
+
+@contextmanager
+def _engine(workload: Workload, options: argparse.Namespace) -> Iterator[Callable[[], float]]:
+    """What measures the engine alone, a row at a time on all cores: rows a second. Idle in between."""
+    command = [sys.executable, "-m", "benchmarks.limit", str(workload.model), "--axis", str(options.axis)]
+    with subprocess.Popen(
+        [*command, "--turns"], cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        seconds, answers = process.stdin, process.stdout
+
+        def measure() -> float:
+            print(0.2 if options.quick else 0.5, file=seconds, flush=True)
+            return float(answers.readline())
+
+        yield measure
+        seconds.close()
 
 
 def _rss_mb(pid: int) -> float:

@@ -1,7 +1,8 @@
 """What ONNX Runtime gives in process, with nothing around it.
 
 `python -m benchmarks.limit MODEL` prints, for each number of requests that may be together, the most rows a
-second over the ways to use the cores; and those of one of these ways, a row at a time on all cores.
+second over the ways to use the cores. With `--turns` it reads lines of so many seconds each, and prints the
+rows a second for as long: one after the other, on all cores.
 """
 
 import argparse
@@ -30,29 +31,33 @@ def main() -> int:
     parser.add_argument("--together", type=int, nargs="+", default=[1, 16, 64])
     parser.add_argument("--seconds", type=float, default=0.2, help="of each batch, and each way")
     parser.add_argument("--axis", type=int, default=128)
+    parser.add_argument("--turns", action="store_true")
     options = parser.parse_args()
     inputs, _ = signature(options.model)
     one = models.request(inputs, options.axis)
+    if options.turns:
+        session = _session(options.model, len(os.sched_getaffinity(0)))
+        for line in sys.stdin:
+            print(_runs(session, one, 1, float(line)), flush=True)
+        return 0
     rates: list[tuple[int, float]] = []
-    in_turns = 0.0
     for size in sorted({1, 8, 32, *options.together}):
         arrays = {name: np.repeat(array, size, axis=0) for name, array in one.items()}
         found = [
             (size * callers, size * rate) for callers, rate in _ways(options.model, arrays, options.seconds)
         ]
         rates += found
-        in_turns = in_turns or found[0][1]
         if size / max(rate for _, rate in found) > _LONG:
             break
     most = {each: max(rate for rows, rate in rates if rows <= each) for each in options.together}
-    json.dump({"most": most, "in_turns": in_turns}, sys.stdout)
+    json.dump(most, sys.stdout)
     return 0
 
 
 def _ways(model: Path, arrays: dict[str, Any], seconds: float) -> list[tuple[int, float]]:
     """Callers and their runs a second: by all cores, by one thread, by one thread on each core."""
     cores = len(os.sched_getaffinity(0))
-    ways = dict.fromkeys([(cores, 1), (1, 1), (1, cores)])
+    ways = {(cores, 1), (1, 1), (1, cores)}
     return [(callers, _runs(_session(model, threads), arrays, callers, seconds)) for threads, callers in ways]
 
 

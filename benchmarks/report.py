@@ -13,7 +13,9 @@ OURS = "this server"
 
 @dataclass(frozen=True)
 class Point:
-    """One measurement. `round` counts from 0."""
+    """One measurement. `round` counts from 0; `alone` are the rows a second that the engine alone gave just
+    before, one after the other on all cores.
+    """
 
     model: str
     server: str
@@ -21,26 +23,19 @@ class Point:
     round: int
     start_seconds: float
     rss_mb: float
+    alone: float
     result: Result
 
 
 @dataclass(frozen=True)
-class Limit:
-    """Rows a second of the engine alone, before each round and after the last: the most with as many rows at
-    hand as there are connections, by these; and those of a row at a time on all cores.
-    """
-
-    most: dict[int, list[float]]
-    in_turns: list[float]
-
-
-@dataclass(frozen=True)
 class Run:
-    """All of a run. `limits` by model."""
+    """All of a run. `limits`: model -> connections -> the most rows a second that the engine alone gives with
+    as many rows at hand, before each round and after the last.
+    """
 
     machine: dict[str, Any]
     points: Sequence[Point]
-    limits: dict[str, Limit]
+    limits: dict[str, dict[int, list[float]]]
     unavailable: dict[str, str]
 
     def document(self) -> dict[str, Any]:
@@ -48,7 +43,7 @@ class Run:
         return {
             "machine": self.machine,
             "unavailable": self.unavailable,
-            "limits": {model: asdict(limit) for model, limit in self.limits.items()},
+            "limits": self.limits,
             "summary": [asdict(line) for line in summary(self)],
             "points": [asdict(point) | {"result": point.result.document()} for point in self.points],
         }
@@ -58,8 +53,9 @@ class Run:
 class Line:
     """A server at a number of connections, at its best setting there: medians over the rounds, and the range.
 
-    `of_limit` is its share of what the engine alone gives; `ours` is this server's rate over its rate, of the
-    same rounds: the median, the least and the greatest.
+    `of_limit` is its share of the most that the engine alone gives, `of_alone` of rows one after the other on
+    all cores just before: the median, the least and the greatest. `ours` is this server's rate over its rate,
+    of the same rounds: the same three.
     """
 
     model: str
@@ -74,6 +70,7 @@ class Line:
     start_seconds: float
     rss_mb: float
     of_limit: float
+    of_alone: tuple[float, float, float]
     ours: tuple[float, float, float]
 
 
@@ -91,7 +88,7 @@ def summary(run: Run) -> list[Line]:
         ratios = [
             ours[p.round] / p.result.per_second for p in points if p.round in ours and p.result.per_second
         ] or [0.0]
-        limit = statistics.median(run.limits[model].most[connections])
+        limit = statistics.median(run.limits[model][connections])
         lines.append(
             Line(
                 model,
@@ -106,11 +103,16 @@ def summary(run: Run) -> list[Line]:
                 round(statistics.median(point.start_seconds for point in points), 2),
                 round(statistics.median(point.rss_mb for point in points), 1),
                 round(statistics.median(rates) / limit, 3),
-                tuple(round(each, 2) for each in (statistics.median(ratios), min(ratios), max(ratios))),  # type: ignore[arg-type]
+                _spread([point.result.per_second / point.alone for point in points]),
+                _spread(ratios),
             )
         )
     order = list(dict.fromkeys(line.model for line in lines))
     return sorted(lines, key=lambda line: (order.index(line.model), line.connections, -line.per_second))
+
+
+def _spread(ratios: Sequence[float]) -> tuple[float, float, float]:
+    return round(statistics.median(ratios), 2), round(min(ratios), 2), round(max(ratios), 2)
 
 
 def _median_rate(points: Sequence[Point]) -> float:
@@ -124,16 +126,13 @@ def table(run: Run) -> str:
         parts += [
             f"### {model}",
             "",
-            "| Connections | Server | Requests/s (range) | p99 | Of the engine | This server is | Setting |",
-            "|---:|---|---:|---:|---:|---:|---|",
+            "| Connections | Server | Requests/s (range) | p99 | Of the engine | Of rows in turns "
+            "| This server is | Setting |",
+            "|---:|---|---:|---:|---:|---:|---:|---|",
         ]
-        limit = run.limits[model]
-        for connections, most in limit.most.items():
-            share = statistics.median(limit.in_turns) / statistics.median(most)
-            parts.append(f"| {connections} | *ONNX Runtime alone* | {_range(most)} | | 1.00 | | |")
-            if connections > 1:
-                rates = _range(limit.in_turns)
-                parts.append(f"| {connections} | *a row at a time* | {rates} | | {share:.2f} | | all cores |")
+        for connections, most in run.limits[model].items():
+            rates = _shown(statistics.median(most), min(most), max(most))
+            parts.append(f"| {connections} | *ONNX Runtime alone* | {rates} | | 1.00 | | | |")
             parts += [_row(line) for line in lines if line.connections == connections]
         parts.append("")
     parts += [f"- {server} was not measured: {reason}" for server, reason in run.unavailable.items()]
@@ -141,18 +140,14 @@ def table(run: Run) -> str:
 
 
 def _row(line: Line) -> str:
-    median, least, greatest = line.ours
-    times = "" if line.server == OURS else f"{median:.2f}x ({least:.2f} to {greatest:.2f})"
+    times = "" if line.server == OURS else "{:.2f}x ({:.2f} to {:.2f})".format(*line.ours)
+    in_turns = "{:.2f} ({:.2f} to {:.2f})".format(*line.of_alone)
     failed = f", **{line.failed} failed**" if line.failed else ""
     return (
         f"| {line.connections} | {line.server} "
         f"| {_shown(line.per_second, line.least, line.greatest)}{failed} "
-        f"| {line.p99_ms:.2f} ms | {line.of_limit:.2f} | {times} | {line.setting} |"
+        f"| {line.p99_ms:.2f} ms | {line.of_limit:.2f} | {in_turns} | {times} | {line.setting} |"
     )
-
-
-def _range(rates: Sequence[float]) -> str:
-    return _shown(statistics.median(rates), min(rates), max(rates))
 
 
 def _shown(median: float, least: float, greatest: float) -> str:
