@@ -2,7 +2,7 @@
 
 For each model rounds: the engine's limit, then every server at every setting is started, asked once and
 compared with the engine, warmed up, loaded with each number of connections, and stopped. Then once more the
-limit. Just before each measurement the engine runs rows one after the other.
+limit. Before each server is loaded the engine runs rows one after the other.
 """
 
 import argparse
@@ -101,9 +101,10 @@ def _measured(
         _check(server, workload)
         start_seconds = time.perf_counter() - started
         rss = _rss_mb(server.pid)
+        # Now, as the server has nothing to do: after load, some still answer clients that have left.
+        alone = engine()
         load.measure(server.request, 16, 1)
         for connections in filter(setting.suits, options.connections):
-            alone = engine()
             result = load.measure(server.request, connections, options.seconds)
             points.append(
                 Point(workload.name, setting.server, setting.label, number, start_seconds, rss, alone, result)
@@ -166,7 +167,7 @@ def _engine(workload: Workload, options: argparse.Namespace) -> Iterator[Callabl
         seconds, answers = process.stdin, process.stdout
 
         def measure() -> float:
-            print(0.2 if options.quick else 0.5, file=seconds, flush=True)
+            print(0.2 if options.quick else 1.0, file=seconds, flush=True)
             return float(answers.readline())
 
         yield measure

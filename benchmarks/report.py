@@ -13,8 +13,8 @@ OURS = "this server"
 
 @dataclass(frozen=True)
 class Point:
-    """One measurement. `round` counts from 0; `alone` are the rows a second that the engine alone gave just
-    before, one after the other on all cores.
+    """One measurement. `round` counts from 0; `alone` are the rows a second that the engine alone gave
+    before the server was loaded, one after the other on all cores.
     """
 
     model: str
@@ -54,8 +54,8 @@ class Line:
     """A server at a number of connections, at its best setting there: medians over the rounds, and the range.
 
     `of_limit` is its share of the most that the engine alone gives, `of_alone` of rows one after the other on
-    all cores just before: the median, the least and the greatest. `ours` is this server's rate over its rate,
-    of the same rounds: the same three.
+    all cores before it was loaded: the median, the least and the greatest. `ours` is this server's rate over
+    its rate, of the same rounds: the same three.
     """
 
     model: str
