@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import boto3
 import pytest
 from moto import mock_aws
 
@@ -18,3 +19,14 @@ def mocked_aws(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Iterator[No
         monkeypatch.setenv(name, value)
     with mock_aws():
         yield
+
+
+def create_releases() -> None:
+    """The table `releases`, keyed as the release stack's is."""
+    keys = [("model", "HASH"), ("entry", "RANGE")]
+    boto3.client("dynamodb").create_table(
+        TableName="releases",
+        BillingMode="PAY_PER_REQUEST",
+        KeySchema=[{"AttributeName": name, "KeyType": kind} for name, kind in keys],
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name, _ in keys],
+    )

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator
 
-import boto3
 import history
 import pytest
 from outcomes import NotYet
 
-from tests.unit.mocked_aws import mocked_aws
+from tests.unit.mocked_aws import create_releases, mocked_aws
 
 ENTRY = history.entry_of("1.1.0", "2026-01-02T03:04:05.678Z")
 OURS, THEIRS = "arn:aws:states:us-east-1:1:execution:r:ours", "arn:aws:states:us-east-1:1:execution:r:theirs"
@@ -16,13 +15,7 @@ OURS, THEIRS = "arn:aws:states:us-east-1:1:execution:r:ours", "arn:aws:states:us
 @pytest.fixture(autouse=True)
 def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with mocked_aws(monkeypatch, TABLE="releases"):
-        keys = [("model", "HASH"), ("entry", "RANGE")]
-        boto3.client("dynamodb").create_table(
-            TableName="releases",
-            BillingMode="PAY_PER_REQUEST",
-            KeySchema=[{"AttributeName": name, "KeyType": kind} for name, kind in keys],
-            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name, _ in keys],
-        )
+        create_releases()
         history._table.cache_clear()
         yield
         history._table.cache_clear()
