@@ -338,8 +338,11 @@ def test_what_runs_beside_others_is_told_so_and_what_runs_alone_has_the_machine(
                 await asyncio.sleep(0)
         while sum(len(lane.beside) for lane in lanes) < 2:
             await asyncio.sleep(0)
-        for lane in lanes:
-            lane.free.set()
+        # The third runs while one of the others still does.
+        lanes[0].free.set()
+        while sum(len(lane.beside) for lane in lanes) < 3:
+            await asyncio.sleep(0)
+        lanes[1].free.set()
         await done(*held)
         assert sorted(beside for lane in lanes for beside in lane.beside) == [False, True, True]
 
