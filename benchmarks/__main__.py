@@ -143,9 +143,8 @@ def _check(server: servers.Running, workload: Workload) -> None:
 def _add_limit(limit: dict[int, list[float]], workload: Workload, options: argparse.Namespace) -> None:
     """In a process of its own, so that its threads and its memory are gone when servers are measured."""
     together = [str(each) for each in options.connections]
-    command = [sys.executable, "-m", "benchmarks.limit", str(workload.model), "--axis", str(options.axis)]
     done = subprocess.run(
-        [*command, "--seconds", "0.1" if options.quick else "0.5", "--together", *together],
+        [*_limit(workload, options), "--seconds", "0.1" if options.quick else "0.5", "--together", *together],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         check=True,
@@ -158,9 +157,12 @@ def _add_limit(limit: dict[int, list[float]], workload: Workload, options: argpa
 @contextmanager
 def _engine(workload: Workload, options: argparse.Namespace) -> Iterator[Callable[[], float]]:
     """What measures the engine alone, a row at a time on all cores: rows a second. Idle in between."""
-    command = [sys.executable, "-m", "benchmarks.limit", str(workload.model), "--axis", str(options.axis)]
     with subprocess.Popen(
-        [*command, "--turns"], cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [*_limit(workload, options), "--turns"],
+        cwd=ROOT,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     ) as process:
         assert process.stdin
         assert process.stdout
@@ -172,6 +174,10 @@ def _engine(workload: Workload, options: argparse.Namespace) -> Iterator[Callabl
 
         yield measure
         seconds.close()
+
+
+def _limit(workload: Workload, options: argparse.Namespace) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.limit", str(workload.model), "--axis", str(options.axis)]
 
 
 def _rss_mb(pid: int) -> float:
