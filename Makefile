@@ -59,6 +59,7 @@ lock: ## Recompile every requirements file, with hashes
 	$(LOCK_RUNTIME) lambda_src/drift/requirements.in -o lambda_src/drift/requirements.txt
 	$(LOCK_RUNTIME) inference_containers/onnx/requirements-cpu.in -o inference_containers/onnx/requirements-cpu.txt
 	$(LOCK_RUNTIME) inference_containers/onnx/requirements-cuda.in -o inference_containers/onnx/requirements-cuda.txt
+	$(LOCK_RUNTIME) inference_containers/onnx/requirements-compile.in -o inference_containers/onnx/requirements-compile.txt
 	$(LOCK) --no-deps models/requirements.in -o models/requirements.txt
 	$(LOCK) --no-annotate requirements/checkov.in -o requirements/checkov.txt
 	$(LOCK) --no-annotate requirements/clients.in -o requirements/clients.txt
@@ -143,6 +144,10 @@ fuzz: setup ## Damage requests for a minute, and see them read or refused (ARGS=
 .PHONY: image-test
 image-test: setup ## Build the container's image without Docker and try it (DEVICE=cpu|cuda; root, buildah, debootstrap)
 	@DEVICE=$(or $(DEVICE),cpu) $(BIN)/pytest -m image tests/image
+
+.PHONY: compiled
+compiled: setup ## Compile the inference server as its image has it; `inferctl serve` then runs that (needs gcc)
+	@$(BIN)/python -m inference_containers.onnx.compilation build/server
 
 .PHONY: bench
 bench: setup ## Measure the inference server beside ONNX Runtime and other servers (QUICK=1; ARGS="--help")

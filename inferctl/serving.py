@@ -20,6 +20,7 @@ import httpx
 
 from inferctl.environment import ROOT
 from inferctl.errors import InferctlError, InputError
+from inference_containers.onnx import compilation
 from inference_runtime import manifest
 from inference_runtime.manifest import Artifact, ArtifactError, Manifest, TensorSpec
 
@@ -27,7 +28,8 @@ from inference_runtime.manifest import Artifact, ArtifactError, Manifest, Tensor
 DEVICES = ("auto", "cpu", "cuda")
 #: A request that an artifact carries, and what a bare file's stands in for.
 SAMPLE = "sample.json"
-_SERVE = ROOT / "inference_containers" / "onnx" / "serve"
+#: Where `make compiled` puts the server as the image has it.
+COMPILED = ROOT / "build" / "server"
 #: ONNX's element types as the protocol's datatypes.
 _DATATYPES = {
     "FLOAT": "FP32", "DOUBLE": "FP64", "FLOAT16": "FP16", "BFLOAT16": "BF16", "STRING": "BYTES",
@@ -45,6 +47,8 @@ class Served:
     manifest: Manifest
     request: Path
     """A file with a request that the model takes."""
+    compiled: bool
+    """Whether it runs the modules that the image has; else it runs the sources, which are slower."""
 
     @property
     def infer_url(self) -> str:
@@ -71,6 +75,8 @@ def serving(
     with tempfile.TemporaryDirectory(prefix="inferctl-serve-") as scratch:
         artifact = _artifact(model, Path(scratch))
         port = _free(port)
+        compiled = compilation.current(COMPILED)
+        code = COMPILED if compiled else ROOT
         settings = {
             "MODEL_NAME": artifact.manifest.name,
             "MODEL_SHA256": artifact.manifest.sha256,
@@ -78,14 +84,21 @@ def serving(
             "SAGEMAKER_BIND_TO_PORT": str(port),
             "BIND_HOST": "127.0.0.1",
             "DEVICE": device,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": str(code),
         }
         process = subprocess.Popen(
-            [sys.executable, str(_SERVE)], env=os.environ | settings, stdout=log or sys.stderr, stderr=log
+            [sys.executable, str(code / "inference_containers" / "onnx" / "serve")],
+            env=os.environ | settings,
+            stdout=log or sys.stderr,
+            stderr=log,
         )
         try:
             served = Served(
-                process, f"http://127.0.0.1:{port}", artifact.manifest, _request(artifact, scratch)
+                process,
+                f"http://127.0.0.1:{port}",
+                artifact.manifest,
+                _request(artifact, scratch),
+                compiled,
             )
             _wait(served)
             yield served

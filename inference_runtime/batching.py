@@ -24,7 +24,9 @@ from dataclasses import dataclass
 from math import ceil, inf
 from queue import SimpleQueue
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+
+from mypy_extensions import mypyc_attr
 
 from inference_runtime.errors import Problem
 from inference_runtime.padding import Padding
@@ -37,8 +39,7 @@ logger = logging.getLogger(__name__)
 Arrays = dict[str, "Array"]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """How a model is run: what its warm-up chose."""
 
     #: Rows that are run at once, at most; 1 where batches do not pay, or change answers.
@@ -103,6 +104,7 @@ class Client(Protocol):
     single: bool
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Job:
     """One inference request in a batcher. Whoever submits it extends it by `finish` and `fail`."""
 
@@ -356,16 +358,16 @@ class _Engine:
         self._infer = infer
         self._name = name
         self._wakes: SimpleQueue[bool] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._worker: threading.Thread | None = None
         #: What runs, and since when.
         self.running: Sequence[Job] = ()
         self.busy_since: float | None = None
 
     def wake(self) -> None:
         """Run what is queued."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._loop, name=f"engine-{self._name}", daemon=True)
-            self._thread.start()
+        if self._worker is None:
+            self._worker = threading.Thread(target=self._loop, name=f"engine-{self._name}", daemon=True)
+            self._worker.start()
         self._wakes.put(True)
 
     def close(self) -> None:
@@ -392,7 +394,7 @@ class _Engine:
         names = first.outputs
         for job in jobs:
             if job.outputs is not names and job.outputs != names:
-                names = tuple(dict.fromkeys(name for job in jobs for name in job.outputs))
+                names = tuple(dict.fromkeys([name for job in jobs for name in job.outputs]))
                 break
         padding, lengths = self._batcher.plan.padding, [0]
         if padding:

@@ -313,14 +313,14 @@ def _form(content_type: str) -> tuple[Form, str | None]:
     media_type, _, parameters = content_type.partition(";")
     form = _FORMS.get(media_type.strip().lower())
     if form is None:
-        *most, last = (known for known in _FORMS if known)
+        *most, last = [known for known in _FORMS if known]
         raise Problem(
             "unsupported-media-type",
             f"Content-Type is {shown(media_type)}; use application/json, or another of {[*most[1:], last]}",
         )
     length = None
     if form is Form.TRITON:
-        pairs = (parameter.partition("=") for parameter in parameters.split(";"))
+        pairs = [parameter.partition("=") for parameter in parameters.split(";")]
         length = next((value.strip() for name, _, value in pairs if name.strip().lower() == _SIZE), None)
     return form, length
 

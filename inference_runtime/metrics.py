@@ -11,7 +11,7 @@ What writes is for the loop's thread.
 
 from collections.abc import Callable, Iterator, Sequence
 from struct import Struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +56,7 @@ _pack = _TIMES.pack_into
 #: Looks at another process's counts, while it changes them, before they are taken as they are.
 _LOOKS = 100
 
-Counts = NDArray[Any]
+Counts: TypeAlias = NDArray[Any]
 
 
 class Tally:

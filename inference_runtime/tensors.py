@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import orjson
@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from inference_runtime.errors import Problem, shown
 from inference_runtime.manifest import TensorSpec
 
-Array = NDArray[Any]
+Array: TypeAlias = NDArray[Any]
 Buffer = bytes | bytearray | memoryview
 
 #: Open Inference Protocol datatype -> numpy dtype.

@@ -92,7 +92,7 @@ def load(
 
         models += [_copy(artifact, replace(engine, gpu=gpu), found) for gpu in range(1, cuda.devices())]
         if len(models) > 1:
-            found = replace(found, inline=0, abreast=1, pace=found.seconds[-1][1] / len(models))
+            found = found._replace(inline=0, abreast=1, pace=found.seconds[-1][1] / len(models))
     logger.info(
         "model warmed up",
         extra={
@@ -146,7 +146,7 @@ def _measured(
     short = _INLINE_GPU_SECONDS if model.on_gpu else _INLINE_SECONDS
     found = plan(timed, short if model.graph_alone and _fixed(model) else 0)
     if found.max_batch > 1:
-        found = replace(found, padding=_padding(run, model, rows, found))
+        found = found._replace(padding=_padding(run, model, rows, found))
     lanes = 1
     if narrow is not None and (twice or threads == 1) and found.seconds[-1][1] >= _LANE_SECONDS:
         batch = _cut(rows, 0, found.max_batch) if joinable else rows
@@ -154,7 +154,7 @@ def _measured(
         lanes, alone, pace = _lanes(lambda beside: model.infer_joined((batch,), names, beside))
         if lanes > 1:
             # So many that these cores are no longer better used by one batch that has all of them.
-            found = replace(found, abreast=max(2, ceil(lanes * pace / alone)), pace=pace)
+            found = found._replace(abreast=max(2, ceil(lanes * pace / alone)), pace=pace)
         else:
             model.share(None)
     return found, threads, lanes

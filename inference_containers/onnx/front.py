@@ -189,7 +189,7 @@ class Front:
     def adopt(self, client: socket.socket) -> None:
         """Serve a client that has been accepted."""
         connecting = self._loop.create_task(
-            self._loop.connect_accepted_socket(lambda: Connection(self), client)
+            self._loop.connect_accepted_socket(lambda: cast(asyncio.Protocol, Connection(self)), client)
         )
         self._connecting.add(connecting)
         connecting.add_done_callback(self._connecting.discard)
@@ -258,8 +258,11 @@ class Front:
         self._ticking = loop.call_later(1, self._tick, loop)
 
 
-class Connection(asyncio.Protocol):
-    """One client. The parser calls the `on_...` methods while it is fed."""
+class Connection:
+    """One client, as asyncio.Protocol is one; the parser calls the `on_...` methods while it is fed.
+
+    It does not inherit from that: what is compiled is quick only where its bases are compiled too.
+    """
 
     __slots__ = (
         "_begun", "_blocked", "_closing", "_expected", "_extra", "_head", "_head_done", "_keep_alive",
@@ -276,7 +279,7 @@ class Connection(asyncio.Protocol):
         #: It is to be served by another process.
         self.yielding = False
         self._transport: asyncio.Transport | None = None
-        self._parser: httptools.HttpRequestParser = httptools.HttpRequestParser(self)
+        self._parser: Any = httptools.HttpRequestParser(self)
         #: Requests that are read and not answered, in order.
         self._pipeline: deque[Exchange] = deque()
         #: The request that is being read: its target, empty while there is none, its headers, whether these
@@ -322,7 +325,7 @@ class Connection(asyncio.Protocol):
         self.gone = True
         self._transport = None
         # The parser refers to this object, and this object to the parser.
-        del self._parser
+        self._parser = None
         self.front.connections.discard(self)
         self.front.ended[0] += 1
         self.front.pending_bytes -= self._size + sum(len(exchange.body) for exchange in self._pipeline)

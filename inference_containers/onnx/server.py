@@ -23,7 +23,7 @@ import re
 import resource
 import signal
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from socket import socket
@@ -235,7 +235,8 @@ class App:
     def _invoked(self, exchange: Exchange) -> Hosted | None:
         """The model that is to infer, if this asks for inference by one that is here."""
         head = exchange.head
-        if head.memo is None:
+        memo: _Memo | None = head.memo
+        if memo is None:
             if head.method != b"POST" or head.headers.get(_ATTRIBUTES) == "op=metadata":
                 return None
             path = head.target.partition(b"?")[0].decode("latin-1")
@@ -243,13 +244,13 @@ class App:
             name = match[1] if match else self._default if path == "/invocations" else None
             if name is None or name not in self._host.models:
                 return None
-            head.memo = _Memo(name, head.headers, self._host.settings.deadline_seconds)
-        return self._host.models.get(head.memo.model)
+            memo = head.memo = _Memo(name, head.headers, self._host.settings.deadline_seconds)
+        return self._host.models.get(memo.model)
 
     def _infer(self, exchange: Exchange, hosted: Hosted) -> None:
         if hosted.batcher is None:
             hosted.service.loaded()
-        memo = exchange.head.memo
+        memo: _Memo = exchange.head.memo
         if memo.compressed or (len(exchange.body) > _PARSED_BYTES and not memo.quick):
             self._threads.submit(self._parse, exchange, hosted)
         else:
@@ -352,12 +353,13 @@ class App:
                 job.fail(problem)
                 return
         exchange, metrics = job.exchange, job.hosted.metrics
+        memo: _Memo = exchange.head.memo
         ended = perf_counter()
         ran = batch.started
         metrics.answered(
             job.parsed, ran - job.queued, batch.ended - ran, ended - began, ended - exchange.started
         )
-        request_id = exchange.head.memo.request_id or _new_id()
+        request_id = memo.request_id or next(_ids)
         # First the record: once a client has its answer, the log has the request.
         if self._lines > 0:
             self._record(exchange, job.hosted, request_id, 200, size)
@@ -650,12 +652,19 @@ def _given_id(headers: Mapping[str, str]) -> str | None:
     return None
 
 
-def _new_id() -> str:
-    return f"{_PROCESS}{next(_numbers):012x}"
+def _new_ids() -> Iterator[str]:
+    """Request ids of this process's own: UUIDs, random up to a place, and counted from there."""
+    process = str(uuid.uuid4())[:24]
+    # To format the whole number would cost more than the rest of an answer's headers.
+    tails = [f"{number:03x}" for number in range(16**3)]
+    for number in itertools.count(int.from_bytes(os.urandom(4))):
+        head = f"{process}{number:09x}"
+        for tail in tails:
+            yield head + tail
 
 
 def _request_id(exchange: Exchange) -> str:
-    return _given_id(exchange.head.headers) or _new_id()
+    return _given_id(exchange.head.headers) or next(_ids)
 
 
 def _timeout(headers: Mapping[str, str], most: float) -> float:
@@ -698,9 +707,7 @@ def _internal() -> Problem:
     return Problem("internal", "The server could not answer this request")
 
 
-#: What this process's own request ids begin with: they are UUIDs, random up to here and counted from there.
-_PROCESS = str(uuid.uuid4())[:24]
-_numbers = itertools.count(int.from_bytes(os.urandom(5)))
+_ids = _new_ids()
 
 
 def _lines(headers: Mapping[str, str], request_id: str) -> bytes:

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[3]
-SERVE = ROOT / "inference_containers" / "onnx" / "serve"
+#: The server's code: the sources, or what test_compiled.py says.
+CODE = Path(os.environ.get("SERVER_CODE", ROOT))
+SERVE = CODE / "inference_containers" / "onnx" / "serve"
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def serving(artifact: Path, sha256: str, log: Path, **environment: str) -> Itera
                 "MODEL_SHA256": sha256,
                 "MODEL_DIR": str(artifact),
                 "SAGEMAKER_BIND_TO_PORT": str(port),
-                "PYTHONPATH": str(ROOT),
+                "PYTHONPATH": str(CODE),
                 "PROCESSES": "1",
             }
             | environment,

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from inference_containers.onnx import compilation
+
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "inference_containers" / "onnx"
 DOCKERFILE = (FOLDER / "Dockerfile").read_text()
@@ -17,7 +19,10 @@ DOCKERFILE = (FOLDER / "Dockerfile").read_text()
 
 def test_what_the_image_copies_is_all_that_the_server_needs(tmp_path: Path) -> None:
     _, _, final_stage = DOCKERFILE.rpartition("FROM ")
-    for line in re.findall(r"^COPY (?!--from)(.+)$", final_stage, re.MULTILINE):
+    assert "COPY --from=compiled /compiled ./" in final_stage
+    copied = [f"{package} {package}" for package in compilation.PACKAGES]
+    copied += re.findall(r"^COPY (?!--from)(.+)$", final_stage, re.MULTILINE)
+    for line in copied:
         *sources, target = line.split()
         for source in sources:
             if (ROOT / source).is_dir():
@@ -40,14 +45,15 @@ def test_what_the_image_copies_is_all_that_the_server_needs(tmp_path: Path) -> N
     assert "the environment lacks MODEL_NAME, MODEL_SHA256" in process.stdout
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_every_requirement_is_pinned_and_hashed(device: str) -> None:
-    lock = (FOLDER / f"requirements-{device}.txt").read_text()
+@pytest.mark.parametrize(
+    ("what", "runtime"), [("cpu", ["onnxruntime"]), ("cuda", ["onnxruntime-gpu"]), ("compile", [])]
+)
+def test_every_requirement_is_pinned_and_hashed(what: str, runtime: list[str]) -> None:
+    lock = (FOLDER / f"requirements-{what}.txt").read_text()
     requirements = re.sub(r"\\\n\s*", "", lock).splitlines()
     assert all(re.match(r"[a-z0-9-]+==\S+ .*--hash=sha256:[0-9a-f]{64}", line) for line in requirements)
-    runtime = {"cpu": "onnxruntime==", "cuda": "onnxruntime-gpu=="}[device]
-    assert len([line for line in requirements if line.startswith("onnxruntime")]) == 1
-    assert any(line.startswith(runtime) for line in requirements)
+    names = [line.partition("==")[0] for line in requirements]
+    assert [name for name in names if name.startswith("onnxruntime")] == runtime
     assert "://" not in lock
 
 
