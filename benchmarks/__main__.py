@@ -23,9 +23,9 @@ import httpx
 import numpy as np
 
 from benchmarks import models, report, servers
-from benchmarks.report import Point, Run
+from benchmarks.report import OURS, Point, Run
 from benchmarks.servers import HOME, Setting, Unavailable, Workload
-from inferctl import load
+from inferctl import load, serving
 from inferctl.environment import ROOT
 
 #: Of the largest value of an output: what float32 and another order of summation differ by, and no more.
@@ -50,7 +50,7 @@ def main() -> int:
         for each in servers.SETTINGS
         if each.server in options.servers and (each.quick or not options.quick)
     ]
-    machine = _machine(cores, options)
+    machine = _machine(cores, options) | {"compiled": OURS in options.servers and _compile()}
     points: list[Point] = []
     limits: dict[str, dict[int, list[float]]] = {}
     unavailable: dict[str, str] = {}
@@ -138,6 +138,12 @@ def _check(server: servers.Running, workload: Workload) -> None:
         difference = np.abs(np.asarray(found[name], np.float64).reshape(-1) - expected.reshape(-1)).max()
         if not difference <= TOLERANCE * np.abs(expected).max():
             raise Unavailable(f"its answer is wrong: output {name!r} differs by {difference}")
+
+
+def _compile() -> bool:
+    """Have this server as its image has it. Returns whether that could be done here."""
+    command = [sys.executable, "-m", "inference_containers.onnx.compilation", str(serving.COMPILED)]
+    return subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=False).returncode == 0
 
 
 def _add_limit(limit: dict[int, list[float]], workload: Workload, options: argparse.Namespace) -> None:

@@ -135,6 +135,8 @@ def table(run: Run) -> str:
             parts.append(f"| {connections} | *ONNX Runtime alone* | {rates} | | 1.00 | | | |")
             parts += [_row(line) for line in lines if line.connections == connections]
         parts.append("")
+    if not run.machine["compiled"]:
+        parts.append(f"- {OURS} was measured without its image's compiled modules")
     parts += [f"- {server} was not measured: {reason}" for server, reason in run.unavailable.items()]
     return "\n".join(parts)
 

@@ -522,6 +522,7 @@ def serve(session: Session, model: Path, port: int, device: str) -> None:
             document = {
                 "url": served.url,
                 "model": found.name,
+                "compiled": served.compiled,
                 "inputs": [spec.described() for spec in found.inputs],
                 "outputs": [spec.described() for spec in found.outputs],
             }
@@ -534,7 +535,12 @@ def serve(session: Session, model: Path, port: int, device: str) -> None:
             columns = ("", "name", "datatype", "shape (-1: any)")
             body = _shortest(served.request)
             curl = f"  curl -d @{body} -H content-type:application/json {served.infer_url}"
-            output.result(document, output.table(found.name, columns, rows), Text(f"\n{curl}\n"))
+            hint = (
+                ""
+                if served.compiled
+                else "\n  Its image has compiled modules, which are quicker: make compiled\n"
+            )
+            output.result(document, output.table(found.name, columns, rows), Text(f"\n{curl}\n{hint}"))
             status = served.process.wait()
     except KeyboardInterrupt:
         return

@@ -18,9 +18,9 @@ from inference_runtime.manifest import Artifact
 from tests.unit.containers.process import ROOT, Server
 
 HOME = ROOT / "build" / "image"
-#: Debian's release whose Python is the one that the Dockerfile's own base has.
+#: Debian's release whose Python is the one that the Dockerfile's own base has, and that with headers.
 SUITE = "trixie"
-PACKAGES = "python3,python3-pip,python-is-python3,ca-certificates"
+PACKAGES = "python3,python3-dev,python3-pip,python-is-python3,ca-certificates"
 DOCKERFILE = "inference_containers/onnx/Dockerfile"
 
 
@@ -96,7 +96,7 @@ def terminate(pid: int) -> None:
 
 def _base() -> str:
     """The base image, made when it is not there."""
-    name = f"localhost/python-{SUITE}"
+    name = f"localhost/python-dev-{SUITE}"
     if name not in _buildah("images", "--format", "{{.Name}}").split():
         folder = HOME / "base"
         shutil.rmtree(folder, ignore_errors=True)

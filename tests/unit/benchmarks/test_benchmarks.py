@@ -24,7 +24,7 @@ def point(
 
 
 def run(*points: Point) -> Run:
-    return Run({}, points, {"mlp": {1: [1000.0, 2000.0, 9000.0], 16: [4000.0, 4000.0]}}, {})
+    return Run({"compiled": True}, points, {"mlp": {1: [1000.0, 2000.0, 9000.0], 16: [4000.0, 4000.0]}}, {})
 
 
 def test_a_server_counts_at_its_best_setting_for_each_number_of_connections() -> None:
@@ -70,6 +70,13 @@ def test_failed_requests_are_no_throughput_and_are_shown() -> None:
     [line] = report.summary(measured)
     assert (line.per_second, line.failed) == (100, 7)
     assert "**7 failed**" in report.table(measured)
+
+
+def test_a_server_that_was_not_as_its_image_has_it_is_said_to_be() -> None:
+    measured = run(point(report.OURS, "as it is", 0, 1, 100))
+    assert "without its image's compiled modules" not in report.table(measured)
+    measured.machine["compiled"] = False
+    assert "without its image's compiled modules" in report.table(measured)
 
 
 def test_what_was_measured_is_json_and_a_plot() -> None:
