@@ -535,11 +535,7 @@ def serve(session: Session, model: Path, port: int, device: str) -> None:
             columns = ("", "name", "datatype", "shape (-1: any)")
             body = _shortest(served.request)
             curl = f"  curl -d @{body} -H content-type:application/json {served.infer_url}"
-            hint = (
-                ""
-                if served.compiled
-                else "\n  Its image has compiled modules, which are quicker: make compiled\n"
-            )
+            hint = "" if served.compiled else "\n  Not compiled, as in its image: see `make compiled`\n"
             output.result(document, output.table(found.name, columns, rows), Text(f"\n{curl}\n{hint}"))
             status = served.process.wait()
     except KeyboardInterrupt:

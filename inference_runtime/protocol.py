@@ -220,7 +220,7 @@ class _Frame:
     start: int
     end: int
     name: str
-    shape: list[int]
+    shape: tuple[int, ...]
     dtype: np.dtype[Any]
     pack: Callable[..., bytes]
 
@@ -254,7 +254,7 @@ def _framed(documents: Documents, body: bytes) -> _Frame | None:
     without = {"inputs": [{**tensor, "data": []}]}
     if orjson.loads(body[start:end]) != tensor["data"] or orjson.loads(before + b"[]" + after) != without:
         return None
-    return _Frame(before, after, start, -len(after), name, tensor["shape"], reader.dtype, packer.pack)
+    return _Frame(before, after, start, -len(after), name, tuple(tensor["shape"]), reader.dtype, packer.pack)
 
 
 def model_metadata(manifest: Manifest) -> bytes:

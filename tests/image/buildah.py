@@ -53,6 +53,15 @@ def built(device: str) -> str:
     return name
 
 
+def output(image: str, *command: str) -> str:
+    """What a command writes that runs in a container of `image`."""
+    container = _buildah("from", image)
+    try:
+        return _buildah("run", "--isolation", "chroot", container, "--", *command)
+    finally:
+        _buildah("rm", container)
+
+
 @contextmanager
 def running(image: str, artifact: Artifact, log: Path, **environment: str) -> Iterator[Server]:
     """A container of `image`, as SageMaker starts it: `serve`, with the model mounted read-only."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from inference_containers.onnx import compilation
 from inference_runtime.expectations import check
 from inference_runtime.manifest import Artifact, verify
 from models import build as builder
@@ -48,6 +49,13 @@ def server(image: str, artifact: Artifact, tmp_path_factory: pytest.TempPathFact
 def test_it_says_where_there_is_no_gpu_that_its_variant_could_use(server: Server) -> None:
     missed = server.records("no usable GPU: this model runs on the CPU")
     assert bool(missed) == (DEVICE == "cuda" and not Path("/dev/nvidiactl").exists())
+
+
+def test_what_every_request_passes_through_is_compiled(image: str) -> None:
+    names = [module.removesuffix(".py").replace("/", ".") for module in compilation.MODULES]
+    script = f"import importlib\nfor name in {names}: print(importlib.import_module(name).__file__)"
+    files = buildah.output(image, "python", "-c", script).split()
+    assert [Path(file).suffix for file in files] == [".so"] * len(names)
 
 
 def test_ping_says_that_the_model_answers(server: Server) -> None:
