@@ -236,13 +236,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--axis", type=int, default=128, help="length of axes that a model leaves open (128)")
     parser.add_argument("--servers", nargs="+", choices=known, default=known, help="which servers")
     parser.add_argument("--connections", nargs="+", type=int, default=[1, 16, 64], help="1 16 64")
-    parser.add_argument("--seconds", type=int, help="of each measurement (10, quick: 1)")
-    parser.add_argument("--rounds", type=int, help="(3, quick: 1)")
+    parser.add_argument("--seconds", type=int, help="of each measurement (5, quick: 1)")
+    parser.add_argument("--rounds", type=int, help="(5, quick: 1)")
     parser.add_argument("--cores", type=int, default=2, help="for servers and client together (2)")
     parser.add_argument("--output", type=Path, default=HOME / "results", help="a folder")
     options = parser.parse_args()
-    options.seconds = options.seconds or (1 if options.quick else 10)
-    options.rounds = options.rounds or (1 if options.quick else 3)
+    options.seconds = options.seconds or (1 if options.quick else 5)
+    options.rounds = options.rounds or (1 if options.quick else 5)
     return options
 
 
