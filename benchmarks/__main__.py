@@ -3,6 +3,9 @@
 For each model rounds: the engine's limit, then every server at every setting is started, asked once and
 compared with the engine, warmed up, loaded with each number of connections, and stopped. Then once more the
 limit. Before each server is loaded the engine runs rows one after the other.
+
+This server is there for the whole of a round, and loaded just before every load of another one: what else the
+machine has to do at a time is then in both of the numbers that are compared.
 """
 
 import argparse
@@ -15,7 +18,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -28,6 +32,8 @@ from benchmarks.servers import HOME, Setting, Unavailable, Workload
 from inferctl import load, serving
 from inferctl.environment import ROOT
 
+#: For which a server is waited for that has something to do and was asked nothing, at most.
+_IDLE_SECONDS = 5
 #: Of the largest value of an output: what float32 and another order of summation differ by, and no more.
 TOLERANCE = 1e-3
 
@@ -60,13 +66,20 @@ def main() -> int:
         for number in range(options.rounds):
             _add_limit(limit, workload, options)
             # Each round begins with another server, so that none always comes after the same one.
-            turn = number % len(settings)
-            with _engine(workload, options) as engine:
+            turn = number % max(1, len(settings))
+            with ExitStack() as stack:
+                engine = stack.enter_context(_engine(workload, options))
+                own = None
+                if OURS in options.servers:
+                    own = stack.enter_context(_ready(servers.OWN, workload, number, options))
+                    if not settings:
+                        points += _loaded(own, None, engine())
                 for setting in settings[turn:] + settings[:turn]:
                     if setting.server in unavailable or not any(map(setting.suits, options.connections)):
                         continue
                     try:
-                        points += _measured(setting, workload, number, engine, options)
+                        with _ready(setting, workload, number, options) as measured:
+                            points += _loaded(measured, own, engine())
                     except Unavailable as reason:
                         unavailable[setting.server] = str(reason)
                         _say(f"{setting.server}: {reason}")
@@ -86,14 +99,45 @@ def _write(run: Run, folder: Path) -> None:
     (folder / "plot.svg").write_text(report.plot(run))
 
 
-def _measured(
-    setting: Setting,
-    workload: Workload,
-    number: int,
-    engine: Callable[[], float],
-    options: argparse.Namespace,
-) -> list[Point]:
-    points = []
+@dataclass(frozen=True)
+class _Measured:
+    """A server that is ready to be loaded, in a round."""
+
+    setting: Setting
+    server: servers.Running
+    workload: Workload
+    number: int
+    options: argparse.Namespace
+    start_seconds: float
+    rss_mb: float
+
+    def load(self, connections: int, alone: float, ours: float | None = None) -> Point:
+        """Load it. This server's own rate is `ours`."""
+        result = load.measure(self.server.request, connections, self.options.seconds)
+        name, setting = self.workload.name, self.setting
+        _say(
+            f"{name:8} round {self.number + 1} {setting.server:12} {setting.label:22} "
+            f"c={connections:<3} {result.per_second:10,.0f}/s  p99 {result.p99:8.2f} ms  "
+            f"{result.failed} failed  {result.per_second / alone:.2f} of rows in turns"
+        )
+        return Point(
+            name,
+            setting.server,
+            setting.label,
+            self.number,
+            self.start_seconds,
+            self.rss_mb,
+            alone,
+            result.per_second if ours is None else ours,
+            result,
+        )
+
+
+@contextmanager
+def _ready(
+    setting: Setting, workload: Workload, number: int, options: argparse.Namespace
+) -> Iterator[_Measured]:
+    """Start a server, hold its answer against the engine's, and once more when it has been loaded."""
     log = HOME / "logs" / f"{setting.server} {setting.label} {workload.name}.log".replace(" ", "-")
     log.parent.mkdir(exist_ok=True)
     started = time.perf_counter()
@@ -101,22 +145,33 @@ def _measured(
         _check(server, workload)
         start_seconds = time.perf_counter() - started
         rss = _rss_mb(server.pid)
-        # Now, as the server has nothing to do: after load, some still answer clients that have left.
-        alone = engine()
         load.measure(server.request, 16, 1)
-        for connections in filter(setting.suits, options.connections):
-            result = load.measure(server.request, connections, options.seconds)
-            points.append(
-                Point(workload.name, setting.server, setting.label, number, start_seconds, rss, alone, result)
-            )
-            _say(
-                f"{workload.name:8} round {number + 1} {setting.server:12} {setting.label:22} "
-                f"c={connections:<3} {result.per_second:10,.0f}/s  p99 {result.p99:8.2f} ms  "
-                f"{result.failed} failed  {result.per_second / alone:.2f} of rows in turns"
-            )
+        yield _Measured(setting, server, workload, number, options, start_seconds, rss)
         # Under load nothing may have come apart.
         _check(server, workload)
-    return points
+
+
+def _loaded(measured: _Measured, own: _Measured | None, alone: float) -> Iterator[Point]:
+    """Load a server with each number of connections, and just before each time this one."""
+    for connections in filter(measured.setting.suits, measured.options.connections):
+        ours = 0.0
+        if own:
+            _wait_until_idle(measured.server.pid)
+            point = own.load(connections, alone)
+            ours = point.ours
+            yield point
+        yield measured.load(connections, alone, ours if measured.setting.server != OURS else None)
+
+
+def _wait_until_idle(pid: int) -> None:
+    """Some still answer clients that have left."""
+    before, until = _cpu_seconds(pid), time.monotonic() + _IDLE_SECONDS
+    while time.monotonic() < until:
+        time.sleep(0.2)
+        after = _cpu_seconds(pid)
+        if after - before < 0.04:
+            break
+        before = after
 
 
 def _check(server: servers.Running, workload: Workload) -> None:
@@ -188,16 +243,27 @@ def _limit(workload: Workload, options: argparse.Namespace) -> list[str]:
 
 def _rss_mb(pid: int) -> float:
     """The resident memory of a process and its descendants, in MB."""
-    total = 0.0
+    page = os.sysconf("SC_PAGE_SIZE") / 2**20
+    return sum(int(statm.split()[1]) * page for statm in _tree(pid, "statm"))
+
+
+def _cpu_seconds(pid: int) -> float:
+    """The processor time that a process and its descendants have taken."""
+    tick = os.sysconf("SC_CLK_TCK")
+    # What comes before is the command, which may have spaces in it.
+    fields = (stat.rpartition(")")[2].split() for stat in _tree(pid, "stat"))
+    return sum((int(user) + int(system)) / tick for *_, user, system in (each[:13] for each in fields))
+
+
+def _tree(pid: int, file: str) -> Iterator[str]:
+    """What /proc has in `file` about a process and its descendants."""
     try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                total += int(line.split()[1]) / 1024
+        yield Path(f"/proc/{pid}/{file}").read_text()
         for task in Path(f"/proc/{pid}/task").iterdir():
-            total += sum(map(_rss_mb, map(int, (task / "children").read_text().split())))
+            for child in (task / "children").read_text().split():
+                yield from _tree(int(child), file)
     except (FileNotFoundError, ProcessLookupError):
         pass  # it has ended meanwhile
-    return total
 
 
 def _machine(cores: list[int], options: argparse.Namespace) -> dict[str, object]:
@@ -226,7 +292,7 @@ def _say(text: str) -> None:
 
 
 def _options() -> argparse.Namespace:
-    known = list(dict.fromkeys(setting.server for setting in servers.SETTINGS))
+    known = [OURS, *dict.fromkeys(setting.server for setting in servers.SETTINGS)]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
     parser.add_argument(
         "--quick", action="store_true", help="two models, one round of a second: under 2 minutes"
@@ -237,12 +303,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--servers", nargs="+", choices=known, default=known, help="which servers")
     parser.add_argument("--connections", nargs="+", type=int, default=[1, 16, 64], help="1 16 64")
     parser.add_argument("--seconds", type=int, help="of each measurement (5, quick: 1)")
-    parser.add_argument("--rounds", type=int, help="(5, quick: 1)")
+    parser.add_argument("--rounds", type=int, help="(3, quick: 1)")
     parser.add_argument("--cores", type=int, default=2, help="for servers and client together (2)")
     parser.add_argument("--output", type=Path, default=HOME / "results", help="a folder")
     options = parser.parse_args()
     options.seconds = options.seconds or (1 if options.quick else 5)
-    options.rounds = options.rounds or (1 if options.quick else 5)
+    options.rounds = options.rounds or (1 if options.quick else 3)
     return options
 
 

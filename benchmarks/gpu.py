@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import Any
 
 from benchmarks import models, servers
-from benchmarks.servers import HOME, SETTINGS, Workload
+from benchmarks.servers import HOME, OWN, Workload
 from inferctl import load
 from inferctl.serving import signature
 from inference_runtime import manifest
@@ -104,7 +104,7 @@ def _served(file: Path, options: argparse.Namespace) -> dict[int, list[float]]:
     workload = Workload.of(file, 128)
     log = HOME / "logs" / f"gpu-{file.stem}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as output, servers.running(SETTINGS[0], workload, output) as server:
+    with log.open("w") as output, servers.running(OWN, workload, output) as server:
         load.measure(server.request, 16, 1)
         return {
             connections: [

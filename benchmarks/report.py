@@ -14,7 +14,8 @@ OURS = "this server"
 @dataclass(frozen=True)
 class Point:
     """One measurement. `round` counts from 0; `alone` are the rows a second that the engine alone gave
-    before the server was loaded, one after the other on all cores.
+    before the server was loaded, one after the other on all cores, and `ours` the requests a second that this
+    server gave just before over as many connections; 0 if it was not asked.
     """
 
     model: str
@@ -24,6 +25,7 @@ class Point:
     start_seconds: float
     rss_mb: float
     alone: float
+    ours: float
     result: Result
 
 
@@ -54,8 +56,8 @@ class Line:
     """A server at a number of connections, at its best setting there: medians over the rounds, and the range.
 
     `of_limit` is its share of the most that the engine alone gives, `of_alone` of rows one after the other on
-    all cores before it was loaded: the median, the least and the greatest. `ours` is this server's rate over
-    its rate, of the same rounds: the same three.
+    all cores before it was loaded: the median, the least and the greatest. `ours` is this server's rate just
+    before over its rate: the same three.
     """
 
     model: str
@@ -84,10 +86,7 @@ def summary(run: Run) -> list[Line]:
     lines = []
     for (model, connections, server), points in best.items():
         rates = [point.result.per_second for point in points]
-        ours = {p.round: p.result.per_second for p in best.get((model, connections, OURS), [])}
-        ratios = [
-            ours[p.round] / p.result.per_second for p in points if p.round in ours and p.result.per_second
-        ] or [0.0]
+        ratios = [p.ours / p.result.per_second for p in points if p.result.per_second] or [0.0]
         limit = statistics.median(run.limits[model][connections])
         lines.append(
             Line(

@@ -105,8 +105,10 @@ class Setting:
 _ALONE = frozenset({1})
 _MANY = frozenset({16, 64})
 
+#: This server has one.
+OWN = Setting("this server", "as it is", {})
+
 SETTINGS = (
-    Setting("this server", "as it is", {}),
     Setting("FastAPI", "2 workers", {"WORKERS": "2", "INTRA": "1"}),
     Setting("FastAPI", "1 worker, all cores", {"WORKERS": "1"}, _ALONE, quick=False),
     Setting("mosec", "2 workers", {"WORKERS": "2", "INTRA": "1"}, _ALONE, quick=False),
