@@ -53,6 +53,11 @@ def current(folder: Path) -> bool:
         return False
 
 
+def possible() -> bool:
+    """Whether there are a C compiler and Python's headers."""
+    return bool(shutil.which("cc")) and Path(sysconfig.get_path("include"), "Python.h").exists()
+
+
 def compile_into(folder: Path) -> None:
     """Make `folder` a compiled server. Where that fails it stays as it was.
 
@@ -100,8 +105,10 @@ def main() -> int:
     folder = Path(sys.argv[1])
     if current(folder):
         return 0
-    if shutil.which(os.environ.get("CC", "cc")) is None:
-        sys.exit("A C compiler is needed: `apt-get install gcc libc6-dev python3-dev` (Debian, Ubuntu)")
+    if not possible():
+        sys.exit(
+            "It takes a C compiler and Python's headers: `apt-get install gcc python3-dev` (Debian, Ubuntu)"
+        )
     print(f"Compiling the server into {folder}, which takes about a minute", flush=True)
     compile_into(folder)
     return 0

@@ -27,8 +27,7 @@ TESTS = (
 PATCHED = "test_a_codec_that_reads_what_it_should_refuse_is_found"
 
 pytestmark = pytest.mark.skipif(
-    not shutil.which("cc") or not Path(sysconfig.get_path("include"), "Python.h").exists(),
-    reason="there is no C compiler here, or Python's headers are missing",
+    not compilation.possible(), reason="there is no C compiler here, or Python's headers are missing"
 )
 
 
