@@ -146,6 +146,7 @@ def _ready(
         start_seconds = time.perf_counter() - started
         rss = _rss_mb(server.pid)
         load.measure(server.request, 16, 1)
+        _wait_until_idle(server.pid)
         yield _Measured(setting, server, workload, number, options, start_seconds, rss)
         # Under load nothing may have come apart.
         _check(server, workload)
