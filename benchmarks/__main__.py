@@ -168,9 +168,9 @@ def _wait_until_idle(pid: int) -> None:
     """Some still answer clients that have left."""
     before, until = _cpu_seconds(pid), time.monotonic() + _IDLE_SECONDS
     while time.monotonic() < until:
-        time.sleep(0.2)
+        time.sleep(0.1)
         after = _cpu_seconds(pid)
-        if after - before < 0.04:
+        if after - before < 0.02:
             break
         before = after
 
