@@ -56,7 +56,7 @@ def main() -> int:
         for each in servers.SETTINGS
         if each.server in options.servers and (each.quick or not options.quick)
     ]
-    machine = _machine(cores, options) | {"compiled": OURS in options.servers and _compile()}
+    machine = _machine(cores, options) | {"compiled": OURS not in options.servers or _compile()}
     points: list[Point] = []
     limits: dict[str, dict[int, list[float]]] = {}
     unavailable: dict[str, str] = {}

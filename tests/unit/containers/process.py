@@ -14,9 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from inference_containers.onnx import compilation
+
 ROOT = Path(__file__).parents[3]
 #: The server's code: the sources, or what test_compiled.py says.
 CODE = Path(os.environ.get("SERVER_CODE", ROOT))
+#: A program that prints the files of the modules that are to be compiled.
+FILES = "import importlib\n" + "".join(
+    f"print(importlib.import_module({module.removesuffix('.py').replace('/', '.')!r}).__file__)\n"
+    for module in compilation.MODULES
+)
 SERVE = CODE / "inference_containers" / "onnx" / "serve"
 
 
