@@ -226,9 +226,10 @@ class _Frame:
 
     def array(self, text: bytes) -> Array | None:
         """The values, if they are as many numbers as they must be. None where something is to be refused."""
-        # Packing takes true and false for numbers; nothing else that it takes has these letters. `in` would
-        # first try what it is given as a number, and raise an exception each time.
-        if text.find(b"t") >= 0 or text.find(b"f") >= 0:
+        # Packing takes true and false for numbers. Both have an e, and so have few numbers; nothing else that
+        # it takes has their other letters. `in` would first try what it is given as a number, and raise an
+        # exception each time.
+        if text.find(b"e") >= 0 and (text.find(b"t") >= 0 or text.find(b"f") >= 0):
             return None
         try:
             return np.ndarray(self.shape, self.dtype, self.pack(*orjson.loads(text)))
