@@ -2,7 +2,7 @@
 
 What is found out, each by running the model on its own sample (or on plain values, where it has none):
 
-    threads     whether one thread or one for each core computes a row faster
+    threads     whether one thread or one for each core computes a row, or else a batch, faster
     batches     whether rows may be joined at all: together they must give what they give alone
     lengths     whether rows of different lengths may be, too, where the manifest has a `padding`
     size        from which number of rows on a larger batch is no faster a row
@@ -46,6 +46,8 @@ _NEARLY = 1.06
 _INLINE_SECONDS = 0.01
 #: What takes less is not worth a second thread, whatever a measurement so short says.
 _SHORT_SECONDS = 0.0002
+#: So many times as fast is faster; less is a tie, which a batch of so many rows decides.
+_FASTER, _TIED_ROWS = 1.1, 16
 #: Of a GPU's batches, as the loop can read the next requests meanwhile.
 _INLINE_GPU_SECONDS = 0.0005
 #: Each measurement ends after so many seconds and runs, or after so many seconds where the runs are long.
@@ -140,8 +142,10 @@ def _measured(
         return model.infer_joined((inputs,), names)
 
     one = _cut(rows, 0, 1) if joinable else rows
-    threads, narrow = _threads(model, artifact, engine, lambda: run(one))
-    if joinable and max_batch > 1 and _agree(run, rows, coarse=model.on_gpu):
+    joined = joinable and max_batch > 1 and _agree(run, rows, coarse=model.on_gpu)
+    several = _cut(rows, 0, min(_TIED_ROWS, max_batch)) if joined else one
+    threads, narrow = _threads(model, artifact, engine, lambda: run(one), lambda: run(several))
+    if joined:
         timed = _sizes(run, rows, max_batch)
     else:
         timed = [(1, _seconds(lambda: run(one)))]
@@ -227,7 +231,13 @@ def plan(timed: Sequence[tuple[int, float]], short: float) -> Plan:
     return Plan(chosen[-1][0], inline, chosen)
 
 
-def _threads(model: Model, artifact: Artifact, engine: Engine, run: Callable[[], object]) -> tuple[int, Any]:
+def _threads(
+    model: Model,
+    artifact: Artifact,
+    engine: Engine,
+    row: Callable[[], object],
+    batch: Callable[[], object],
+) -> tuple[int, Any]:
     """One thread, or as many as the engine has: whichever is faster. The model keeps that session.
 
     Returns:
@@ -236,17 +246,25 @@ def _threads(model: Model, artifact: Artifact, engine: Engine, run: Callable[[],
     large = sum(file.size for file in artifact.manifest.files.values()) > _COMPARED_BYTES
     if engine.threads or os.cpu_count() == 1 or not model.on_cpu or large:
         return engine.threads, None
-    many, one = _seconds(run), float("inf")
-    other = narrow = model.reopened(replace(engine, threads=1))
-    for _ in range(2):
-        other = model.exchange(other)
-        one = min(one, _seconds(run))
-        other = model.exchange(other)
-        many = min(many, _seconds(run))
-    if many > _SHORT_SECONDS and many * 1.1 < one:
+    narrow = model.reopened(replace(engine, threads=1))
+    many, one = _compared(model, narrow, row)
+    if many > _SHORT_SECONDS and many < one * _FASTER and many * _FASTER > one:
+        many, one = _compared(model, narrow, batch)
+    if many > _SHORT_SECONDS and many * _FASTER < one:
         return 0, narrow
     model.exchange(narrow)
     return 1, narrow
+
+
+def _compared(model: Model, other: Any, run: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of a run by the model's session, and by another, in turns."""
+    own = others = float("inf")
+    for _ in range(2):
+        own = min(own, _seconds(run))
+        other = model.exchange(other)
+        others = min(others, _seconds(run))
+        other = model.exchange(other)
+    return own, others
 
 
 def _sizes(run: Callable[[Arrays], Arrays], rows: Arrays, most: int) -> list[tuple[int, float]]:

@@ -178,8 +178,8 @@ def test_batches_run_beside_one_another_unless_they_are_through_later_so(
 def test_a_graph_that_one_thread_runs_slower_is_in_memory_twice_only_where_it_may_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, twice: bool
 ) -> None:
-    # All cores, one thread, and both again; then the row.
-    seconds = iter([0.001, 0.01, 0.001, 0.01, 0.001, 0.006])
+    # All cores and one thread, twice; then the row.
+    seconds = iter([0.001, 0.01] * 2 + [0.006])
     monkeypatch.setattr(warmup, "_seconds", lambda run: run() and next(seconds))
     monkeypatch.setattr("os.cpu_count", lambda: 3)
     handler = WAITS.format(wait="time.sleep(0.005)")
@@ -188,6 +188,38 @@ def test_a_graph_that_one_thread_runs_slower_is_in_memory_twice_only_where_it_ma
     assert len(models) == (3 if twice else 1)
     x = np.ones((1, 2), np.float32)
     assert models[0].infer_joined(({"x": x},), ("y",), True)["y"].tolist() == [[2, 2]]
+
+
+@pytest.mark.parametrize(
+    ("row", "batch", "threads"),
+    [
+        ((0.001, 0.003), None, 3),
+        ((0.003, 0.001), None, 1),
+        # So short a row is not worth a second thread.
+        ((0.0001, 0.0003), None, 1),
+        # As fast, as far as can be told: then a batch has the say.
+        ((0.001, 0.00105), (0.002, 0.004), 3),
+        ((0.00105, 0.001), (0.002, 0.004), 3),
+        ((0.001, 0.00105), (0.002, 0.00205), 1),
+    ],
+)
+def test_a_graph_has_the_threads_that_run_a_row_faster_or_else_a_batch(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    row: tuple[float, float],
+    batch: tuple[float, float] | None,
+    threads: int,
+) -> None:
+    # All cores and one thread, twice.
+    seconds = iter([*row, *row, *(batch or ()), *(batch or ())])
+    monkeypatch.setattr(warmup, "_seconds", lambda run: next(seconds))
+    monkeypatch.setattr(warmup, "_sizes", lambda run, rows, most: [(1, 0.001)])
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    with caplog.at_level(logging.INFO):
+        warmup.load(tiny.doubler(tmp_path), Engine(device="cpu"))
+    assert caplog.records[-1].__dict__["threads"] == threads
+    assert list(seconds) == []
 
 
 @pytest.mark.parametrize(
