@@ -23,6 +23,8 @@ _NONE: dict[str, Any] = {}
 #: One of so many documents that are like none before is looked at for its frame.
 _TRIED = 64
 _MEMBERS = {"name", "shape", "datatype", "data"}
+#: Longer lists of numbers are read by simdjson.
+_SHORT = 64
 #: Datatypes of which a whole batch is written at once.
 _PLAIN = ("FP32", "FP64", "INT32", "INT64")
 #: What an output may be asked for that is not done here.
@@ -222,10 +224,16 @@ class _Frame:
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    count: int
     pack: Callable[..., bytes]
+    #: `number_lists.array`, for a list that is not short.
+    long: Callable[[bytes, Any, int], Array | None] | None
 
     def array(self, text: bytes) -> Array | None:
         """The values, if they are as many numbers as they must be. None where something is to be refused."""
+        if self.long is not None:
+            values = self.long(text, self.dtype, self.count)
+            return None if values is None else values.reshape(self.shape)
         # Packing takes true and false for numbers. Both have an e, and so have few numbers; nothing else that
         # it takes has their other letters. `in` would first try what it is given as a number, and raise an
         # exception each time.
@@ -238,14 +246,15 @@ class _Frame:
 
 
 def _framed(documents: Documents, body: bytes) -> _Frame | None:
-    """The frame of a document that was read, if it has one short input and says nothing else."""
+    """The frame of a document that was read, if it has one input of numbers and says nothing else."""
     document = orjson.loads(body)
     inputs = document["inputs"]
     if document.keys() != {"inputs"} or len(inputs) != 1 or inputs[0].keys() != _MEMBERS:
         return None
     [tensor] = inputs
     reader, name = documents.readers[tensor["name"]], tensor["name"]
-    packer = reader.packer(len(tensor["data"]))
+    count = len(tensor["data"])
+    packer = reader.packer(count)
     place = body.find(b'"data"')
     start, end = body.find(b"[", place), body.find(b"]", place) + 1
     before, after = body[:start], body[end:]
@@ -255,7 +264,14 @@ def _framed(documents: Documents, body: bytes) -> _Frame | None:
     without = {"inputs": [{**tensor, "data": []}]}
     if orjson.loads(body[start:end]) != tensor["data"] or orjson.loads(before + b"[]" + after) != without:
         return None
-    return _Frame(before, after, start, -len(after), name, tuple(tensor["shape"]), reader.dtype, packer.pack)
+    long: Any = None
+    if count > _SHORT:
+        # Only servers read again, and only they have simdjson.
+        from inference_runtime import number_lists
+
+        long = number_lists.array
+    shape = tuple(tensor["shape"])
+    return _Frame(before, after, start, -len(after), name, shape, reader.dtype, count, packer.pack, long)
 
 
 def model_metadata(manifest: Manifest) -> bytes:

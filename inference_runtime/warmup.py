@@ -145,10 +145,7 @@ def _measured(
     joined = joinable and max_batch > 1 and _agree(run, rows, coarse=model.on_gpu)
     several = _cut(rows, 0, min(_TIED_ROWS, max_batch)) if joined else one
     threads, narrow = _threads(model, artifact, engine, lambda: run(one), lambda: run(several))
-    if joined:
-        timed = _sizes(run, rows, max_batch)
-    else:
-        timed = [(1, _seconds(lambda: run(one)))]
+    timed = _sizes(run, rows, max_batch) if joined else [(1, _seconds(lambda: run(one)))]
     short = _INLINE_GPU_SECONDS if model.on_gpu else _INLINE_SECONDS
     found = plan(timed, short if model.graph_alone and _fixed(model) else 0)
     if found.max_batch > 1:

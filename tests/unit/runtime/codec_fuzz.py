@@ -203,14 +203,18 @@ def _damage(random: Random, content: bytes) -> bytes:
 
 def _alike(random: Random, datatype: str) -> tuple[bytes, bytes]:
     """A document of one tensor, and one that is like it in most of its bytes."""
-    member = {"name": "x", "datatype": datatype, "shape": [1, 2]}
     valid = [True, False] if datatype == "BOOL" else [1, 0]
+    # Long lists are read otherwise than short ones.
+    before = random.choices(valid, k=2 * random.choice([0, 0, 1, 31, 32, 60]))
+    if datatype.startswith("FP"):
+        before = [value * random.gauss() for value in before]
+    member = {"name": "x", "datatype": datatype, "shape": [len(before) // 2 + 1, 2]}
     order = [*member, "data"]
     random.shuffle(order)
     separators = random.choice([(",", ":"), None])
     documents = []
     for data in (valid, random.choices([*valid, *VALUES], k=random.randint(1, 3))):
-        tensor = {name: (member | {"data": data})[name] for name in order}
+        tensor = {name: (member | {"data": [*before, *data]})[name] for name in order}
         documents.append(json.dumps({"inputs": [tensor]}, separators=separators).encode())
     first, second = documents
     return first, _damage(random, random.choice(documents)) if random.random() < 0.5 else second
