@@ -9,7 +9,7 @@ they ask for another answer than the one that would be given.
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -19,12 +19,15 @@ from inference_runtime.errors import Problem, shown
 from inference_runtime.manifest import Manifest
 from inference_runtime.tensors import Array, Buffer
 
+if TYPE_CHECKING:
+    from inference_runtime.number_lists import NumberList
+
 _NONE: dict[str, Any] = {}
 #: One of so many documents that are like none before is looked at for its frame.
 _TRIED = 64
 _MEMBERS = {"name", "shape", "datatype", "data"}
-#: Longer lists of numbers are read by simdjson.
-_SHORT = 64
+#: More numbers than these are read by simdjson.
+_FEW = 128
 #: Datatypes of which a whole batch is written at once.
 _PLAIN = ("FP32", "FP64", "INT32", "INT64")
 #: What an output may be asked for that is not done here.
@@ -224,15 +227,14 @@ class _Frame:
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    count: int
     pack: Callable[..., bytes]
-    #: `number_lists.array`, for a list that is not short.
-    long: Callable[[bytes, Any, int], Array | None] | None
+    #: What reads the values instead, if they are not few.
+    many: "NumberList | None"
 
     def array(self, text: bytes) -> Array | None:
         """The values, if they are as many numbers as they must be. None where something is to be refused."""
-        if self.long is not None:
-            values = self.long(text, self.dtype, self.count)
+        if self.many is not None:
+            values = self.many.array(text)
             return None if values is None else values.reshape(self.shape)
         # Packing takes true and false for numbers. Both have an e, and so have few numbers; nothing else that
         # it takes has their other letters. `in` would first try what it is given as a number, and raise an
@@ -264,14 +266,14 @@ def _framed(documents: Documents, body: bytes) -> _Frame | None:
     without = {"inputs": [{**tensor, "data": []}]}
     if orjson.loads(body[start:end]) != tensor["data"] or orjson.loads(before + b"[]" + after) != without:
         return None
-    long: Any = None
-    if count > _SHORT:
+    many = None
+    if count > _FEW:
         # Only servers read again, and only they have simdjson.
-        from inference_runtime import number_lists
+        from inference_runtime.number_lists import NumberList
 
-        long = number_lists.array
+        many = NumberList(reader.dtype, count)
     shape = tuple(tensor["shape"])
-    return _Frame(before, after, start, -len(after), name, shape, reader.dtype, count, packer.pack, long)
+    return _Frame(before, after, start, -len(after), name, shape, reader.dtype, packer.pack, many)
 
 
 def model_metadata(manifest: Manifest) -> bytes:

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference_runtime import compression, number_lists, protocol, tensors
+from inference_runtime import compression, protocol, tensors
 from inference_runtime.codecs import Codec
 from inference_runtime.manifest import Manifest, TensorSpec
+from inference_runtime.number_lists import NumberList
 from tests.unit.runtime.codec_fuzz import LIMIT, Failure, Fuzzer
 
 
@@ -46,11 +47,11 @@ def _takes_true_for_a_number(frame: Any, text: bytes) -> tensors.Array | None:
         return None
 
 
-def _takes_lists_for_what_is_in_them(text: bytes, dtype: np.dtype[Any], count: int) -> tensors.Array | None:
-    return _array(b"[%s]" % text.translate(None, b"[]"), dtype, count)
+_array = NumberList.array
 
 
-_array = number_lists.array
+def _takes_lists_for_what_is_in_them(numbers: NumberList, text: bytes) -> tensors.Array | None:
+    return _array(numbers, b"[%s]" % text.translate(None, b"[]"))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ _array = number_lists.array
         (tensors.Reader, "view", _believes_how_long_it_is),
         (compression, "inflate", _inflates_without_a_care),
         (protocol._Frame, "array", _takes_true_for_a_number),
-        (number_lists, "array", _takes_lists_for_what_is_in_them),
+        (NumberList, "array", _takes_lists_for_what_is_in_them),
     ],
 )
 def test_a_codec_that_reads_what_it_should_refuse_is_found(
