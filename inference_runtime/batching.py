@@ -54,6 +54,8 @@ class Plan(NamedTuple):
     abreast: float = inf
     #: Measured seconds from one full batch to the next where they are; 0 where they never are.
     pace: float = 0.0
+    #: Of the engine, when it runs one batch; 0 is one for each core.
+    threads: int = 0
 
     def expected(self, rows: int) -> float:
         """Seconds that `rows` take, in batches of `max_batch`."""

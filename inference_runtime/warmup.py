@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from math import ceil
+from math import ceil, inf
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -56,7 +56,7 @@ _LONG_SECONDS = 0.4
 #: The sizes are measured one after the other, again and again for so many seconds and at most so many times:
 #: what disturbs the machine for a moment then disturbs all of them.
 _SIZES_SECONDS, _PASSES, _PASS_SECONDS = 0.25, 20, 0.005
-#: Batches that are shorter, in seconds, are never run beside one another: each costs handing over.
+#: Shorter batches, in seconds, are run inline rather than beside one another, which costs handing over.
 _LANE_SECONDS = 0.002
 #: They are unless that takes so many times as long, timed so often. The machine has nothing else to do then;
 #: under load, clients and the event loop take a core now and then, for which a batch that has all cores waits
@@ -85,11 +85,11 @@ def load(
     model = Model(artifact, engine)
     models = [model]
     try:
-        found, threads, lanes = _measured(model, artifact, engine, max_batch, twice)
+        found, lanes = _measured(model, artifact, engine, max_batch, twice)
         models *= lanes
     except Problem as problem:
         # A handler may refuse made-up values; then nothing is known, and nothing is assumed.
-        found, threads = Plan(), engine.threads
+        found = Plan(threads=engine.threads)
         logger.warning("model not measured", extra={"model": model.manifest.name, "reason": problem.detail})
     if model.on_gpu:
         from inference_runtime import cuda
@@ -102,7 +102,7 @@ def load(
         extra={
             "model": model.manifest.name,
             "version": model.manifest.version,
-            "threads": threads or os.cpu_count(),
+            "threads": found.threads or os.cpu_count(),
             "batching": found.max_batch > 1,
             "max_batch": found.max_batch,
             "padding": found.padding is not None,
@@ -130,7 +130,8 @@ def _copy(artifact: Artifact, engine: Engine, plan: Plan) -> Model:
 
 def _measured(
     model: Model, artifact: Artifact, engine: Engine, max_batch: int, twice: bool
-) -> tuple[Plan, int, int]:
+) -> tuple[Plan, int]:
+    """The plan, and the lanes."""
     # What a handler does with made-up values says nothing of what it does with a client's.
     joinable = _joinable(model) and (model.graph_alone or SAMPLE in artifact.manifest.files)
     rows = _rows(model, artifact, MAX_BATCH if joinable else 1)
@@ -147,11 +148,13 @@ def _measured(
     threads, narrow = _threads(model, artifact, engine, lambda: run(one), lambda: run(several))
     timed = _sizes(run, rows, max_batch) if joined else [(1, _seconds(lambda: run(one)))]
     short = _INLINE_GPU_SECONDS if model.on_gpu else _INLINE_SECONDS
-    found = plan(timed, short if model.graph_alone and _fixed(model) else 0)
+    found = plan(timed, short if model.graph_alone and _fixed(model) else 0)._replace(threads=threads)
     if found.max_batch > 1:
         found = found._replace(padding=_padding(run, model, rows, found))
     lanes = 1
-    if narrow is not None and (twice or threads == 1) and found.seconds[-1][1] >= _LANE_SECONDS:
+    # What is never run inline is handed over anyway.
+    longest = found.seconds[-1][1] if found.inline else inf
+    if narrow is not None and (twice or threads == 1) and longest >= _LANE_SECONDS:
         batch = _cut(rows, 0, found.max_batch) if joinable else rows
         model.share(narrow)
         lanes, alone, pace = _lanes(lambda beside: model.infer_joined((batch,), names, beside))
@@ -160,7 +163,7 @@ def _measured(
             found = found._replace(abreast=max(2, ceil(lanes * pace / alone)), pace=pace)
         else:
             model.share(None)
-    return found, threads, lanes
+    return found, lanes
 
 
 def _lanes(run: Callable[[bool], object]) -> tuple[int, float, float]:

@@ -101,8 +101,8 @@ class Hosted:
             twice = not settings.memory_bytes
             models, plan = warmup.load(artifact, engine, settings.max_batch, twice=twice)
         else:
-            # Found out by another process, whose rows are short: one thread, unless more are asked for.
-            models = [Model(artifact, replace(engine, threads=engine.threads or 1))]
+            # Found out by another process.
+            models = [Model(artifact, replace(engine, threads=plan.threads))]
         self.codec = models[0].codec
         self.on_cpu = models[0].on_cpu
         self.batcher = Batcher(

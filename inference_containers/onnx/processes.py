@@ -1,10 +1,11 @@
-"""Several processes for one model, where the work around its engine is more than one core can do.
+"""Several processes for one model, where the work of its engine and around it is one core's.
 
-The first process listens, and is all that a server is. Once its warm-up has found that a row takes the
-engine so little that requests are most of the work (`pay`), it starts siblings: the same program, each with
-one end of a socket pair. A sibling loads the same artifact, says that it is ready, and from then on is handed
-clients: those of a few stay together, those of many are shared evenly, which a socket that all of them accept
-from would not do. Siblings listen to nothing. What they know of each other is on the `Board`.
+The first process listens, and is all that a server is. Once its warm-up has found that batches are run on the
+loop's thread, by it alone (`pay`), so that the other cores have nothing to do, it starts siblings: the same
+program, each with one end of a socket pair. A sibling loads the same artifact, says that it is ready, and
+from then on is handed clients: those of a few stay together, those of many are shared evenly, which a socket
+that all of them accept from would not do. Siblings listen to nothing. What they know of each other is on the
+`Board`.
 
 A sibling whose socket pair has closed answers what it has begun and ends, and is ended if it cannot: none
 outlives the first process, however that ended. One that ends by itself is started again, each time after
@@ -23,6 +24,7 @@ import threading
 import time
 from asyncio import AbstractEventLoop, sleep
 from collections.abc import Callable
+from math import inf
 from time import perf_counter
 
 from inference_containers.onnx.board import Board
@@ -30,12 +32,12 @@ from inference_containers.onnx.front import Front
 from inference_containers.onnx.settings import Settings
 from inference_runtime.batching import Plan
 
-#: A row of a model that takes the engine longer, in seconds, is most of the work for its request.
-_ROW_SECONDS = 0.0001
+#: Each has the model in its memory: one whose files have more bytes than this stays in one.
+_COPIED_BYTES = 128 * 1024 * 1024
 #: Where nothing is set: each takes some 60 MB, and so many serve more than one machine's network brings.
 _MOST = 8
-#: Clients that one process is to have before another is used: fewer make batches so small that two processes
-#: together answer less than one (docs/decisions/0021).
+#: Clients that one process is to have before another is used, at most a full batch: fewer make batches so
+#: small that two processes together answer less than one (docs/decisions/0021).
 _EACH = 16
 #: What begins the command of a sibling's process, behind that of the first; a descriptor follows.
 OPTION = "--sibling"
@@ -54,9 +56,12 @@ def most(settings: Settings) -> int:
     return max(1, min(wanted, settings.pending_bytes // settings.body_bytes))
 
 
-def pay(plan: Plan) -> bool:
-    """Whether several processes answer more requests than one: the engine leaves its core to the rest."""
-    return plan.inline > 0 and plan.seconds[0][1] <= _ROW_SECONDS
+def pay(plan: Plan, size: int) -> bool:
+    """Whether several processes answer more requests than one, of a model whose files have `size` bytes.
+
+    They do where neither an engine's threads nor its lanes use the other cores.
+    """
+    return plan.inline > 0 and plan.threads == 1 and plan.abreast == inf and size <= _COPIED_BYTES
 
 
 class Siblings:
@@ -88,15 +93,16 @@ class Siblings:
         own = self._front.clients
         used = self._used(own)
         if used:
-            fair = -(-(own + sum(sibling.clients for sibling in used)) // (1 + len(used)))
-            if own > fair + 1:
+            others = [sibling.clients for sibling in used]
+            fair = -(-(own + sum(others)) // (1 + len(used)))
+            if own > fair and own > min(others) + 1:
                 self._front.yield_clients(own - fair)
 
     def _used(self, own: int) -> "list[_Sibling]":
         """Those that it pays to use, for as many clients as there are."""
         ready = [sibling for sibling in self._siblings if sibling.ready]
         clients = own + sum(sibling.clients for sibling in ready)
-        return ready[: max(0, clients // _EACH - 1)]
+        return ready[: max(0, clients // min(_EACH, self.plan.max_batch) - 1)]
 
     def close(self) -> None:
         """Let them answer what they have begun, and end."""
@@ -116,7 +122,7 @@ class Siblings:
 
     def _share(self, client: socket.socket) -> bool:
         own = self._front.clients
-        fewest = min(self._used(own), key=lambda sibling: sibling.clients, default=None)
+        fewest = min(self._used(own + 1), key=lambda sibling: sibling.clients, default=None)
         return fewest is not None and fewest.clients < own and fewest.give(client)
 
 

@@ -564,7 +564,7 @@ async def _serve(
     siblings = Siblings(loop, listening, board)
 
     def grow(hosted: Hosted) -> None:
-        if hosted.batcher and hosted.on_cpu and processes.pay(hosted.batcher.plan):
+        if hosted.batcher and hosted.on_cpu and processes.pay(hosted.batcher.plan, hosted.size):
             host.settle(settings.shared(board.processes))
             listening.limits = _limits(settings, board.processes)
             siblings.start(hosted.batcher.plan)

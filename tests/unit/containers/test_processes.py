@@ -36,9 +36,9 @@ POST = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
 
 
 @contextmanager
-def two(folder: Path) -> Iterator[Server]:
-    artifact = tiny.doubler(folder / "model")
-    with serving(artifact.folder, artifact.manifest.sha256, folder / "log", PROCESSES="2") as server:
+def two(folder: Path, **environment: str) -> Iterator[Server]:
+    artifact, environment = tiny.doubler(folder / "model"), {"PROCESSES": "2"} | environment
+    with serving(artifact.folder, artifact.manifest.sha256, folder / "log", **environment) as server:
         yield server
 
 
@@ -130,6 +130,16 @@ def test_few_clients_stay_together_and_many_are_shared_evenly(server: Server) ->
         assert list(Counter(client.process for client in clients).values()) == [32, 32]
 
 
+def test_clients_whose_rows_are_never_joined_need_not_be_many(tmp_path: Path) -> None:
+    with two(tmp_path, MAX_BATCH_SIZE="1") as server, ExitStack() as stack:
+        server.wait_until_joined()
+        first = Client(server, stack)
+        first.ask()
+        second = Client(server, stack)
+        second.ask()
+        assert first.process != second.process
+
+
 def test_every_process_tells_the_metrics_of_all(server: Server) -> None:
     def answered(client: Client) -> float:
         families = text_string_to_metric_families(client.ask("GET", "/metrics").decode())
@@ -211,7 +221,7 @@ def test_one_that_is_stuck_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def run() -> None:
         siblings = Siblings(asyncio.get_running_loop(), Front(Echo(), Limits(1000)), Board(2))
-        siblings.start(Plan())
+        siblings.start(Plan(max_batch=64))
         siblings.close()
         await siblings.ended(0)
 
@@ -259,15 +269,32 @@ def test_a_signal_to_the_whole_group_is_one_stop(tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
-def test_what_takes_long_or_is_python_stays_in_one_process(tmp_path: Path) -> None:
+def test_a_model_of_python_stays_in_one_process(tmp_path: Path) -> None:
     artifact = tiny.doubler(tmp_path / "model", handler="def preprocess(inputs, state):\n    return inputs\n")
     with serving(artifact.folder, artifact.manifest.sha256, tmp_path / "log", PROCESSES="2") as server:
         server.wait_until_ready()
         server.request("POST", "/invocations", tiny.body())
         assert siblings(server) == []
-    assert processes.pay(Plan(64, 64, ((1, 0.00002), (64, 0.0001))))
-    assert not processes.pay(Plan(64, 64, ((1, 0.001), (64, 0.004))))
-    assert not processes.pay(Plan(1, 0, ((1, 0.00002),)))
+
+
+@pytest.mark.parametrize(
+    ("plan", "size", "pay"),
+    [
+        (Plan(64, 64, ((1, 0.00002), (64, 0.0001)), threads=1), 1000, True),
+        # Long, but on one core, and rows are not joined.
+        (Plan(1, 1, ((1, 0.001),), threads=1), 1000, True),
+        # The engine has all cores, or batches have one each, or the loop's thread runs none.
+        (Plan(64, 64, ((1, 0.001), (64, 0.004)), threads=0), 1000, False),
+        (Plan(1, 1, ((1, 0.005),), threads=1, abreast=2, pace=0.004), 1000, False),
+        (Plan(1, 0, ((1, 0.00002),), threads=1), 1000, False),
+        # Each would have all of it in its memory.
+        (Plan(64, 64, ((1, 0.00002), (64, 0.0001)), threads=1), 1 << 30, False),
+    ],
+)
+def test_processes_pay_where_the_other_cores_would_have_nothing_to_do(
+    plan: Plan, size: int, pay: bool
+) -> None:
+    assert processes.pay(plan, size) is pay
 
 
 def test_long_answers_are_whole_in_every_process(server: Server) -> None:
