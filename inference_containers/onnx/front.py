@@ -17,6 +17,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, MutableSequence
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from time import perf_counter
 from typing import Any, Protocol, cast
@@ -158,7 +159,9 @@ class Front:
         self.starts: dict[int, bytes] = {}
         self._loop: asyncio.AbstractEventLoop
         self._listener: socket.socket | None = None
-        self._connecting: set[asyncio.Task[Any]] = set()
+        #: Accepted, and not connected yet.
+        self.connecting: set[Connection] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         #: So many clients, at most, keep the loop awake, and until when it is; 0 while it may pause.
         self._awake_clients = 0
         self._awake_until = 0.0
@@ -188,11 +191,18 @@ class Front:
 
     def adopt(self, client: socket.socket) -> None:
         """Serve a client that has been accepted."""
-        connecting = self._loop.create_task(
-            self._loop.connect_accepted_socket(lambda: cast(asyncio.Protocol, Connection(self)), client)
+        connection = Connection(self)
+        self.connecting.add(connection)
+        task = self._loop.create_task(
+            self._loop.connect_accepted_socket(lambda: cast(asyncio.Protocol, connection), client)
         )
-        self._connecting.add(connecting)
-        connecting.add_done_callback(self._connecting.discard)
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._connected, connection))
+
+    def _connected(self, connection: "Connection", task: "asyncio.Task[Any]") -> None:
+        """Or failed to."""
+        self._tasks.discard(task)
+        self.connecting.discard(connection)
 
     def later(self, call: Callable[[], None]) -> None:
         """Call when the loop has sent what was written until now."""
@@ -214,7 +224,7 @@ class Front:
     @property
     def clients(self) -> int:
         """How many there are, with those that are about to be."""
-        return len(self.connections) + len(self._connecting)
+        return len(self.connections) + len(self.connecting)
 
     def yield_clients(self, number: int) -> None:
         """Give so many clients to `share`, each as soon as it is between two requests."""
@@ -231,7 +241,7 @@ class Front:
             self._listener = None
         told: set[Connection] = set()
         end = perf_counter() + seconds
-        while (self.connections or self._connecting) and perf_counter() < end:
+        while (self.connections or self.connecting) and perf_counter() < end:
             # Some may be accepted and not connected yet.
             for connection in self.connections - told:
                 connection.leave()
@@ -313,6 +323,7 @@ class Connection:
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self.front.connecting.discard(self)
         self.front.connections.add(self)
         if len(self.front.connections) > self.front.limits.connections:
             exchange = Exchange(self, _NO_HEAD, b"", False, self._last)
