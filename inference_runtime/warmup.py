@@ -40,6 +40,8 @@ _WORTH = 1.2
 _WORTH_PADDED = 1.5
 #: The length of made-up requests for a model whose requests may be padded.
 _LENGTH = 16
+#: What each batch costs besides the engine, in seconds, whatever its size.
+_BATCH_SECONDS = 0.0001
 #: A smaller batch is as good as the best one if its rows cost at most this much more.
 _NEARLY = 1.06
 #: A batch that takes longer, in seconds, would keep the loop from its other clients.
@@ -221,11 +223,11 @@ def plan(timed: Sequence[tuple[int, float]], short: float) -> Plan:
         timed: seconds of a batch, by its rows, ascending from 1.
         short: what takes at most so many seconds is run on the loop's thread.
     """
-    best = min(seconds / size for size, seconds in timed)
-    last = 0
-    if timed[0][1] >= best * _WORTH:
+    rows = [(seconds + _BATCH_SECONDS) / size for size, seconds in timed]
+    last, best = 0, min(rows)
+    if rows[0] >= best * _WORTH:
         # Rows are joined up to where a row gets no cheaper.
-        last = next(index for index, (size, seconds) in enumerate(timed) if seconds / size <= best * _NEARLY)
+        last = next(index for index, row in enumerate(rows) if row <= best * _NEARLY)
     chosen = tuple(timed[: last + 1])
     inline = max((size for size, seconds in chosen if seconds <= short), default=0)
     return Plan(chosen[-1][0], inline, chosen)

@@ -233,8 +233,10 @@ def test_a_graph_has_the_threads_that_run_a_row_faster_or_else_a_batch(
         ([2.0, 2.5, 3.0, 4.0], 8, 0),
         # From four rows on, a row gets no cheaper.
         ([0.2, 0.25, 0.3, 0.6], 4, 4),
-        # Joining pays for nothing.
+        # Joining pays for nothing,
         ([0.9, 1.8, 3.6, 7.2], 1, 1),
+        # unless rows are so short that a batch costs as much.
+        ([0.0002, 0.0004, 0.0008, 0.0016], 4, 4),
     ],
 )
 def test_the_plan_is_the_cheapest_row_and_what_of_it_is_short_runs_on_the_loop(
