@@ -154,9 +154,11 @@ def _measured(
     if found.max_batch > 1:
         found = found._replace(padding=_padding(run, model, rows, found))
     lanes = 1
+    # Where the loop's thread runs every batch, by itself, other processes use the other cores.
+    alone = threads == 1 and found.inline == found.max_batch
     # What is never run inline is handed over anyway.
     longest = found.seconds[-1][1] if found.inline else inf
-    if narrow is not None and (twice or threads == 1) and longest >= _LANE_SECONDS:
+    if narrow is not None and not alone and (twice or threads == 1) and longest >= _LANE_SECONDS:
         batch = _cut(rows, 0, found.max_batch) if joinable else rows
         model.share(narrow)
         lanes, alone, pace = _lanes(lambda beside: model.infer_joined((batch,), names, beside))

@@ -174,6 +174,28 @@ def test_batches_run_beside_one_another_unless_they_are_through_later_so(
     assert plan.expected(6) == 6 * (plan.pace or plan.seconds[0][1])
 
 
+@pytest.mark.parametrize(
+    ("threads", "seconds", "lanes"),
+    [
+        # By all cores, or not inline: three may run beside one another.
+        (0, 0.003, 3),
+        (1, 0.02, 3),
+        # Other processes use the other cores.
+        (1, 0.003, 1),
+        # Too short to be handed over.
+        (0, 0.001, 1),
+    ],
+)
+def test_a_graphs_batches_run_beside_one_another_where_nothing_else_would_use_the_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, seconds: float, lanes: int
+) -> None:
+    monkeypatch.setattr(warmup, "_threads", lambda model, *_: (threads, model.reopened(Engine("cpu", 1))))
+    monkeypatch.setattr(warmup, "_sizes", lambda run, rows, most: [(1, seconds / 2), (8, seconds)])
+    monkeypatch.setattr(warmup, "_lanes", lambda run: (3, 0.003, 0.002))
+    models, plan = warmup.load(tiny.doubler(tmp_path), Engine(device="cpu"))
+    assert (len(models), plan.threads) == (lanes, threads)
+
+
 @pytest.mark.parametrize("twice", [True, False])
 def test_a_graph_that_one_thread_runs_slower_is_in_memory_twice_only_where_it_may_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, twice: bool
