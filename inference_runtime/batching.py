@@ -56,6 +56,8 @@ class Plan(NamedTuple):
     pace: float = 0.0
     #: Of the engine, when it runs one batch; 0 is one for each core.
     threads: int = 0
+    #: Whether other processes are to run the model too: here, only the loop's thread ever would.
+    processes: bool = False
 
     def expected(self, rows: int) -> float:
         """Seconds that `rows` take, in batches of `max_batch`."""

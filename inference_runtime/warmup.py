@@ -7,6 +7,7 @@ What is found out, each by running the model on its own sample (or on plain valu
     lengths     whether rows of different lengths may be, too, where the manifest has a `padding`
     size        from which number of rows on a larger batch is no faster a row
     lanes       whether batches run beside one another, on a core each, or in turns on all
+    processes   whether the loops of several processes run them instead
     inline      how many rows are short enough for the event loop's own thread
     buckets     on a GPU, every size of batch that will be run is run once
 """
@@ -50,6 +51,9 @@ _INLINE_SECONDS = 0.01
 _SHORT_SECONDS = 0.0002
 #: So many times as fast is faster; less is a tie, which a batch of so many rows decides.
 _FASTER, _TIED_ROWS = 1.1, 16
+#: So many times as fast must a lone row be with all cores, where several processes of one thread use them
+#: better for everyone else.
+_MUCH_FASTER = 1.5
 #: Of a GPU's batches, as the loop can read the next requests meanwhile.
 _INLINE_GPU_SECONDS = 0.0005
 #: Each measurement ends after so many seconds and runs, or after so many seconds where the runs are long.
@@ -69,13 +73,19 @@ _COMPARED_BYTES = 512 * 1024 * 1024
 
 
 def load(
-    artifact: Artifact, engine: Engine, max_batch: int = MAX_BATCH, *, twice: bool = True
+    artifact: Artifact,
+    engine: Engine,
+    max_batch: int = MAX_BATCH,
+    *,
+    twice: bool = True,
+    processes: bool = False,
 ) -> tuple[list[Model], Plan]:
     """Load a model, on each GPU where there are several, and find out how to run it.
 
     Args:
         max_batch: rows that may be joined, at most; 1 joins nothing.
         twice: whether the graph may stay in memory a second time, where batches beside one another want that.
+        processes: whether other processes may run the model too.
 
     Returns:
         A model for each lane that runs batches, which is the same one where lanes share a CPU; and the plan.
@@ -87,7 +97,7 @@ def load(
     model = Model(artifact, engine)
     models = [model]
     try:
-        found, lanes = _measured(model, artifact, engine, max_batch, twice)
+        found, lanes = _measured(model, artifact, engine, max_batch, twice, processes)
         models *= lanes
     except Problem as problem:
         # A handler may refuse made-up values; then nothing is known, and nothing is assumed.
@@ -110,6 +120,7 @@ def load(
             "padding": found.padding is not None,
             "inline": found.inline,
             "lanes": len(models),
+            "processes": found.processes,
             "pace_ms": round(found.pace * 1000, 3),
             "batch_ms": {rows: round(seconds * 1000, 3) for rows, seconds in found.seconds},
             "load_ms": round((perf_counter() - started) * 1000),
@@ -131,7 +142,7 @@ def _copy(artifact: Artifact, engine: Engine, plan: Plan) -> Model:
 
 
 def _measured(
-    model: Model, artifact: Artifact, engine: Engine, max_batch: int, twice: bool
+    model: Model, artifact: Artifact, engine: Engine, max_batch: int, twice: bool, processes: bool
 ) -> tuple[Plan, int]:
     """The plan, and the lanes."""
     # What a handler does with made-up values says nothing of what it does with a client's.
@@ -147,18 +158,21 @@ def _measured(
     one = _cut(rows, 0, 1) if joinable else rows
     joined = joinable and max_batch > 1 and _agree(run, rows, coarse=model.on_gpu)
     several = _cut(rows, 0, min(_TIED_ROWS, max_batch)) if joined else one
-    threads, narrow = _threads(model, artifact, engine, lambda: run(one), lambda: run(several))
+    # What a handler keeps, or how long a row of no certain size takes, is not known.
+    inline = model.graph_alone and _fixed(model)
+    processes = processes and inline and model.on_cpu
+    threads, narrow = _threads(model, artifact, engine, lambda: run(one), lambda: run(several), processes)
     timed = _sizes(run, rows, max_batch) if joined else [(1, _seconds(lambda: run(one)))]
     short = _INLINE_GPU_SECONDS if model.on_gpu else _INLINE_SECONDS
-    found = plan(timed, short if model.graph_alone and _fixed(model) else 0)._replace(threads=threads)
+    found = plan(timed, short if inline else 0)
+    processes = processes and threads == 1 and found.inline == found.max_batch
+    found = found._replace(threads=threads, processes=processes)
     if found.max_batch > 1:
         found = found._replace(padding=_padding(run, model, rows, found))
     lanes = 1
-    # Where the loop's thread runs every batch, by itself, other processes use the other cores.
-    alone = threads == 1 and found.inline == found.max_batch
     # What is never run inline is handed over anyway.
     longest = found.seconds[-1][1] if found.inline else inf
-    if narrow is not None and not alone and (twice or threads == 1) and longest >= _LANE_SECONDS:
+    if narrow is not None and not processes and (twice or threads == 1) and longest >= _LANE_SECONDS:
         batch = _cut(rows, 0, found.max_batch) if joinable else rows
         model.share(narrow)
         lanes, alone, pace = _lanes(lambda beside: model.infer_joined((batch,), names, beside))
@@ -241,8 +255,11 @@ def _threads(
     engine: Engine,
     row: Callable[[], object],
     batch: Callable[[], object],
+    processes: bool,
 ) -> tuple[int, Any]:
     """One thread, or as many as the engine has: whichever is faster. The model keeps that session.
+
+    Where several processes can run what is short, all cores must be much faster.
 
     Returns:
         The threads, and the session that has one, if it was opened.
@@ -252,9 +269,12 @@ def _threads(
         return engine.threads, None
     narrow = model.reopened(replace(engine, threads=1))
     many, one = _compared(model, narrow, row)
-    if many > _SHORT_SECONDS and many < one * _FASTER and many * _FASTER > one:
+    faster = _FASTER
+    if processes and one <= _INLINE_SECONDS:
+        faster = _MUCH_FASTER
+    elif many > _SHORT_SECONDS and many < one * _FASTER and many * _FASTER > one:
         many, one = _compared(model, narrow, batch)
-    if many > _SHORT_SECONDS and many * _FASTER < one:
+    if many > _SHORT_SECONDS and many * faster < one:
         return 0, narrow
     model.exchange(narrow)
     return 1, narrow

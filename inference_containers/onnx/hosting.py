@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 #: Finds a model's artifact and verifies it. Raises ArtifactError.
 Find = Callable[[], Artifact]
 
+#: Each process has the model in its memory: one whose files have more bytes than this stays in one.
+_COPIED_BYTES = 128 * 1024 * 1024
+
 
 class Hosted:
     """One model: its service, and once it is loaded its batcher."""
@@ -40,7 +43,6 @@ class Hosted:
         self.batcher: Batcher | None = None
         self.codec: Codec
         self.loading = True
-        self.on_cpu = False
         self.size = 0
         self._find = find
         self._host = host
@@ -99,12 +101,12 @@ class Hosted:
         engine = Engine(settings.device, settings.threads, spinning=True, cache=settings.engine_cache)
         if (plan := self._host.plan) is None:
             twice = not settings.memory_bytes
-            models, plan = warmup.load(artifact, engine, settings.max_batch, twice=twice)
+            processes = self._host.processes > 1 and self.size <= _COPIED_BYTES
+            models, plan = warmup.load(artifact, engine, settings.max_batch, twice=twice, processes=processes)
         else:
             # Found out by another process.
             models = [Model(artifact, replace(engine, threads=plan.threads))]
         self.codec = models[0].codec
-        self.on_cpu = models[0].on_cpu
         self.batcher = Batcher(
             self._host.loop,
             [model.infer_joined for model in models],
@@ -129,12 +131,14 @@ class Host:
         models: Mapping[str, Find],
         repository: Path | None = None,
         plan: Plan | None = None,
+        processes: int = 1,
     ) -> None:
         """`models` are loaded at once; those of `repository` by its routes too.
 
-        With a `plan`, how to run them is not measured.
+        With a `plan`, how to run them is not measured. So many `processes`, at most, serve them.
         """
         self.loop = loop
+        self.processes = processes
         self.plan = plan
         self.settings = settings
         self.metrics = metrics

@@ -1,7 +1,7 @@
 """Several processes for one model, where the work of its engine and around it is one core's.
 
-The first process listens, and is all that a server is. Once its warm-up has found that batches are run on the
-loop's thread, by it alone (`pay`), so that the other cores have nothing to do, it starts siblings: the same
+The first process listens, and is all that a server is. If its warm-up finds that batches are best run on the
+loop's thread, by it alone, so that the other cores would have nothing to do, it starts siblings: the same
 program, each with one end of a socket pair. A sibling loads the same artifact, says that it is ready, and
 from then on is handed clients: those of a few stay together, those of many are shared evenly, which a socket
 that all of them accept from would not do. Siblings listen to nothing. What they know of each other is on the
@@ -24,7 +24,6 @@ import threading
 import time
 from asyncio import AbstractEventLoop, sleep
 from collections.abc import Callable
-from math import inf
 from time import perf_counter
 
 from inference_containers.onnx.board import Board
@@ -32,8 +31,6 @@ from inference_containers.onnx.front import Front
 from inference_containers.onnx.settings import Settings
 from inference_runtime.batching import Plan
 
-#: Each has the model in its memory: one whose files have more bytes than this stays in one.
-_COPIED_BYTES = 128 * 1024 * 1024
 #: Where nothing is set: each takes some 60 MB, and so many serve more than one machine's network brings.
 _MOST = 8
 #: Clients that one process is to have before another is used, at most a full batch: fewer make batches so
@@ -54,14 +51,6 @@ def most(settings: Settings) -> int:
     """How many processes a server of one model may have. Each needs room for a whole request."""
     wanted = settings.processes or min(_MOST, len(os.sched_getaffinity(0)))
     return max(1, min(wanted, settings.pending_bytes // settings.body_bytes))
-
-
-def pay(plan: Plan, size: int) -> bool:
-    """Whether several processes answer more requests than one, of a model whose files have `size` bytes.
-
-    They do where neither an engine's threads nor its lanes use the other cores.
-    """
-    return plan.inline > 0 and plan.threads == 1 and plan.abreast == inf and size <= _COPIED_BYTES
 
 
 class Siblings:

@@ -558,13 +558,13 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     board = Board(1 if repository else processes.most(settings))
-    host = Host(loop, settings, board.metrics(), models, repository)
+    host = Host(loop, settings, board.metrics(), models, repository, processes=board.processes)
     app = App(host, default, board)
     listening = Front(app, _limits(settings, 1), board.ended)
     siblings = Siblings(loop, listening, board)
 
     def grow(hosted: Hosted) -> None:
-        if hosted.batcher and hosted.on_cpu and processes.pay(hosted.batcher.plan, hosted.size):
+        if hosted.batcher and hosted.batcher.plan.processes:
             host.settle(settings.shared(board.processes))
             listening.limits = _limits(settings, board.processes)
             siblings.start(hosted.batcher.plan)

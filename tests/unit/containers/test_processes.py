@@ -277,26 +277,6 @@ def test_a_model_of_python_stays_in_one_process(tmp_path: Path) -> None:
         assert siblings(server) == []
 
 
-@pytest.mark.parametrize(
-    ("plan", "size", "pay"),
-    [
-        (Plan(64, 64, ((1, 0.00002), (64, 0.0001)), threads=1), 1000, True),
-        # Long, but on one core, and rows are not joined.
-        (Plan(1, 1, ((1, 0.001),), threads=1), 1000, True),
-        # The engine has all cores, or batches have one each, or the loop's thread runs none.
-        (Plan(64, 64, ((1, 0.001), (64, 0.004)), threads=0), 1000, False),
-        (Plan(1, 1, ((1, 0.005),), threads=1, abreast=2, pace=0.004), 1000, False),
-        (Plan(1, 0, ((1, 0.00002),), threads=1), 1000, False),
-        # Each would have all of it in its memory.
-        (Plan(64, 64, ((1, 0.00002), (64, 0.0001)), threads=1), 1 << 30, False),
-    ],
-)
-def test_processes_pay_where_the_other_cores_would_have_nothing_to_do(
-    plan: Plan, size: int, pay: bool
-) -> None:
-    assert processes.pay(plan, size) is pay
-
-
 def test_long_answers_are_whole_in_every_process(server: Server) -> None:
     values = np.arange(60_000, dtype=np.float32).reshape(-1, 2)
     body = tiny.body(shape=list(values.shape), data=values.reshape(-1).tolist())

@@ -175,25 +175,37 @@ def test_batches_run_beside_one_another_unless_they_are_through_later_so(
 
 
 @pytest.mark.parametrize(
-    ("threads", "seconds", "lanes"),
+    ("threads", "seconds", "others", "lanes", "processes"),
     [
         # By all cores, or not inline: three may run beside one another.
-        (0, 0.003, 3),
-        (1, 0.02, 3),
-        # Other processes use the other cores.
-        (1, 0.003, 1),
+        (0, 0.003, True, 3, False),
+        (1, 0.02, True, 3, False),
+        # Other processes use the other cores, where there are some.
+        (1, 0.003, True, 1, True),
+        (1, 0.003, False, 3, False),
         # Too short to be handed over.
-        (0, 0.001, 1),
+        (0, 0.001, True, 1, False),
     ],
 )
-def test_a_graphs_batches_run_beside_one_another_where_nothing_else_would_use_the_cores(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, seconds: float, lanes: int
+def test_a_graphs_batches_run_beside_one_another_where_neither_threads_nor_processes_use_the_cores(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    threads: int,
+    seconds: float,
+    others: bool,
+    lanes: int,
+    processes: bool,
 ) -> None:
     monkeypatch.setattr(warmup, "_threads", lambda model, *_: (threads, model.reopened(Engine("cpu", 1))))
     monkeypatch.setattr(warmup, "_sizes", lambda run, rows, most: [(1, seconds / 2), (8, seconds)])
     monkeypatch.setattr(warmup, "_lanes", lambda run: (3, 0.003, 0.002))
-    models, plan = warmup.load(tiny.doubler(tmp_path), Engine(device="cpu"))
-    assert (len(models), plan.threads) == (lanes, threads)
+    models, plan = warmup.load(tiny.doubler(tmp_path), Engine(device="cpu"), processes=others)
+    assert (len(models), plan.threads, plan.processes) == (lanes, threads, processes)
+
+
+def test_a_handler_stays_in_one_process(tmp_path: Path) -> None:
+    artifact = tiny.doubler(tmp_path, handler="def preprocess(inputs, state):\n    return inputs")
+    assert not warmup.load(artifact, Engine(device="cpu"), processes=True)[1].processes
 
 
 @pytest.mark.parametrize("twice", [True, False])
@@ -213,16 +225,20 @@ def test_a_graph_that_one_thread_runs_slower_is_in_memory_twice_only_where_it_ma
 
 
 @pytest.mark.parametrize(
-    ("row", "batch", "threads"),
+    ("row", "batch", "others", "threads"),
     [
-        ((0.001, 0.003), None, 3),
-        ((0.003, 0.001), None, 1),
+        ((0.001, 0.003), None, False, 3),
+        ((0.003, 0.001), None, False, 1),
         # So short a row is not worth a second thread.
-        ((0.0001, 0.0003), None, 1),
+        ((0.0001, 0.0003), None, False, 1),
         # As fast, as far as can be told: then a batch has the say.
-        ((0.001, 0.00105), (0.002, 0.004), 3),
-        ((0.00105, 0.001), (0.002, 0.004), 3),
-        ((0.001, 0.00105), (0.002, 0.00205), 1),
+        ((0.001, 0.00105), (0.002, 0.004), False, 3),
+        ((0.00105, 0.001), (0.002, 0.004), False, 3),
+        ((0.001, 0.00105), (0.002, 0.00205), False, 1),
+        # A little faster, where other processes can use the other cores better; but not for what is long.
+        ((0.001, 0.0013), None, True, 1),
+        ((0.001, 0.0016), None, True, 3),
+        ((0.010, 0.013), None, True, 3),
     ],
 )
 def test_a_graph_has_the_threads_that_run_a_row_faster_or_else_a_batch(
@@ -231,6 +247,7 @@ def test_a_graph_has_the_threads_that_run_a_row_faster_or_else_a_batch(
     caplog: pytest.LogCaptureFixture,
     row: tuple[float, float],
     batch: tuple[float, float] | None,
+    others: bool,
     threads: int,
 ) -> None:
     # All cores and one thread, twice.
@@ -239,7 +256,7 @@ def test_a_graph_has_the_threads_that_run_a_row_faster_or_else_a_batch(
     monkeypatch.setattr(warmup, "_sizes", lambda run, rows, most: [(1, 0.001)])
     monkeypatch.setattr("os.cpu_count", lambda: 3)
     with caplog.at_level(logging.INFO):
-        warmup.load(tiny.doubler(tmp_path), Engine(device="cpu"))
+        warmup.load(tiny.doubler(tmp_path), Engine(device="cpu"), processes=others)
     assert caplog.records[-1].__dict__["threads"] == threads
     assert list(seconds) == []
 
