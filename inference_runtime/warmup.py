@@ -164,9 +164,11 @@ def _measured(
     threads, narrow = _threads(model, artifact, engine, lambda: run(one), lambda: run(several), processes)
     timed = _sizes(run, rows, max_batch) if joined else [(1, _seconds(lambda: run(one)))]
     short = _INLINE_GPU_SECONDS if model.on_gpu else _INLINE_SECONDS
-    found = plan(timed, short if inline else 0)
-    processes = processes and threads == 1 and found.inline == found.max_batch
-    found = found._replace(threads=threads, processes=processes)
+    # Two processes' batches are through sooner than one that is a little cheaper, and too long for the loop.
+    processes = processes and threads == 1 and timed[0][1] <= short
+    if processes:
+        timed = [(size, seconds) for size, seconds in timed if seconds <= short]
+    found = plan(timed, short if inline else 0)._replace(threads=threads, processes=processes)
     if found.max_batch > 1:
         found = found._replace(padding=_padding(run, model, rows, found))
     lanes = 1

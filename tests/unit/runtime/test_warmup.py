@@ -179,9 +179,10 @@ def test_batches_run_beside_one_another_unless_they_are_through_later_so(
     [
         # By all cores, or not inline: three may run beside one another.
         (0, 0.003, True, 3, False),
-        (1, 0.02, True, 3, False),
+        (1, 0.04, True, 3, False),
         # Other processes use the other cores, where there are some.
         (1, 0.003, True, 1, True),
+        (1, 0.012, True, 1, True),
         (1, 0.003, False, 3, False),
         # Too short to be handed over.
         (0, 0.001, True, 1, False),
@@ -201,6 +202,7 @@ def test_a_graphs_batches_run_beside_one_another_where_neither_threads_nor_proce
     monkeypatch.setattr(warmup, "_lanes", lambda run: (3, 0.003, 0.002))
     models, plan = warmup.load(tiny.doubler(tmp_path), Engine(device="cpu"), processes=others)
     assert (len(models), plan.threads, plan.processes) == (lanes, threads, processes)
+    assert plan.inline == plan.max_batch or not processes
 
 
 def test_a_handler_stays_in_one_process(tmp_path: Path) -> None:
