@@ -217,7 +217,7 @@ class Batcher:
         if self.plan.padding and job.key is not job:
             job.key = self.plan.padding.key(job.inputs) or job.key
         waiting = len(self._queue)
-        if waiting >= self._easy or not self._idle:
+        if waiting >= self._easy or len(self._idle) < len(self._engines):
             self._admit(job, now, waiting)
         self._queue.append(job)
         if self._gathering is None and self._idle:

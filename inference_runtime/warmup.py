@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from math import ceil, inf
+from math import ceil
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -173,8 +173,9 @@ def _measured(
         found = found._replace(padding=_padding(run, model, rows, found))
     lanes = 1
     # What is never run inline is handed over anyway.
-    longest = found.seconds[-1][1] if found.inline else inf
-    if narrow is not None and not processes and (twice or threads == 1) and longest >= _LANE_SECONDS:
+    enough = _LANE_SECONDS if found.inline else _SHORT_SECONDS
+    shared = narrow is not None and not processes and (twice or threads == 1)
+    if shared and found.seconds[-1][1] >= enough:
         batch = _cut(rows, 0, found.max_batch) if joinable else rows
         model.share(narrow)
         lanes, alone, pace = _lanes(lambda beside: model.infer_joined((batch,), names, beside))

@@ -423,7 +423,8 @@ def test_a_deadline_that_cannot_be_met_is_refused_at_once() -> None:
     run(body, model, inline=False, max_batch=1)
 
 
-def test_a_wedged_engine_is_told_of_and_keeps_nobody_waiting() -> None:
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_wedged_engine_is_told_of_and_keeps_nobody_waiting(lanes: int) -> None:
     model = Doubler()
 
     async def body(batcher: Batcher) -> None:
@@ -448,7 +449,7 @@ def test_a_wedged_engine_is_told_of_and_keeps_nobody_waiting() -> None:
         await done(after)
         assert after.answer
 
-    run(body, model, inline=False, limits=Limits(wedged_seconds=0.01))
+    run(body, *[model] * lanes, inline=False, limits=Limits(wedged_seconds=0.01), abreast=3)
 
 
 @pytest.mark.parametrize(
