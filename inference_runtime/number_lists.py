@@ -1,7 +1,7 @@
 """JSON lists of numbers, straight into arrays.
 
 Other parsers make an object of each number, and the array of these. simdjson reads all of them into one
-buffer, which a list of some length is worth (docs/performance.md). What it refuses is no error here: whoever
+buffer, which a list of some length is worth (docs/decisions/0030). What it refuses is no error here: whoever
 reads the document as a whole says what is wrong with it.
 """
 

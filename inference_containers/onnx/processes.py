@@ -34,7 +34,7 @@ from inference_runtime.batching import Plan
 #: Where nothing is set: each takes some 60 MB, and so many serve more than one machine's network brings.
 _MOST = 8
 #: Clients that one process is to have before another is used, at most a full batch: fewer make batches so
-#: small that two processes together answer less than one (docs/decisions/0021).
+#: small that two processes together answer less than one (docs/decisions/0021, 0029).
 _EACH = 16
 #: What begins the command of a sibling's process, behind that of the first; a descriptor follows.
 OPTION = "--sibling"
