@@ -69,6 +69,8 @@ def main() -> int:
             turn = number % max(1, len(settings))
             with ExitStack() as stack:
                 engine = stack.enter_context(_engine(workload, options))
+                # Once it has answered it is loaded: while it is, a server would find out another plan.
+                engine()
                 own = None
                 if OURS in options.servers:
                     own = stack.enter_context(_ready(servers.OWN, workload, number, options))

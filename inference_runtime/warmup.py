@@ -51,9 +51,11 @@ _INLINE_SECONDS = 0.01
 _SHORT_SECONDS = 0.0002
 #: So many times as fast is faster; less is a tie, which a batch of so many rows decides.
 _FASTER, _TIED_ROWS = 1.1, 16
+#: Sessions are compared so often, in turns: what disturbs the machine meanwhile disturbs both.
+_COMPARISONS = 3
 #: So many times as fast must a lone row be with all cores, where several processes of one thread use them
 #: better for everyone else.
-_MUCH_FASTER = 1.5
+_MUCH_FASTER = 1.4
 #: Of a GPU's batches, as the loop can read the next requests meanwhile.
 _INLINE_GPU_SECONDS = 0.0005
 #: Each measurement ends after so many seconds and runs, or after so many seconds where the runs are long.
@@ -286,7 +288,7 @@ def _threads(
 def _compared(model: Model, other: Any, run: Callable[[], object]) -> tuple[float, float]:
     """Seconds of a run by the model's session, and by another, in turns."""
     own = others = float("inf")
-    for _ in range(2):
+    for _ in range(_COMPARISONS):
         own = min(own, _seconds(run))
         other = model.exchange(other)
         others = min(others, _seconds(run))

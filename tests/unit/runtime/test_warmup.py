@@ -214,8 +214,8 @@ def test_a_handler_stays_in_one_process(tmp_path: Path) -> None:
 def test_a_graph_that_one_thread_runs_slower_is_in_memory_twice_only_where_it_may_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, twice: bool
 ) -> None:
-    # All cores and one thread, twice; then the row.
-    seconds = iter([0.001, 0.01] * 2 + [0.006])
+    # All cores and one thread, in turns; then the row.
+    seconds = iter([0.001, 0.01] * 3 + [0.006])
     monkeypatch.setattr(warmup, "_seconds", lambda run: run() and next(seconds))
     monkeypatch.setattr("os.cpu_count", lambda: 3)
     handler = WAITS.format(wait="time.sleep(0.005)")
@@ -252,8 +252,8 @@ def test_a_graph_has_the_threads_that_run_a_row_faster_or_else_a_batch(
     others: bool,
     threads: int,
 ) -> None:
-    # All cores and one thread, twice.
-    seconds = iter([*row, *row, *(batch or ()), *(batch or ())])
+    # All cores and one thread, in turns.
+    seconds = iter([*row * 3, *(batch or ()) * 3])
     monkeypatch.setattr(warmup, "_seconds", lambda run: next(seconds))
     monkeypatch.setattr(warmup, "_sizes", lambda run, rows, most: [(1, 0.001)])
     monkeypatch.setattr("os.cpu_count", lambda: 3)
