@@ -27,7 +27,7 @@ _NONE: dict[str, Any] = {}
 _TRIED = 64
 _MEMBERS = {"name", "shape", "datatype", "data"}
 #: More numbers than these are read by simdjson.
-_FEW = 128
+_FEW = 256
 #: Datatypes of which a whole batch is written at once.
 _PLAIN = ("FP32", "FP64", "INT32", "INT64")
 #: What an output may be asked for that is not done here.

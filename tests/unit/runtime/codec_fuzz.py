@@ -205,7 +205,7 @@ def _alike(random: Random, datatype: str) -> tuple[bytes, bytes]:
     """A document of one tensor, and one that is like it in most of its bytes."""
     valid = [True, False] if datatype == "BOOL" else [1, 0]
     # Long lists are read otherwise than short ones.
-    before = random.choices(valid, k=2 * random.choice([0, 0, 1, 63, 64, 80]))
+    before = random.choices(valid, k=2 * random.choice([0, 0, 1, 127, 128, 150]))
     if datatype.startswith("FP"):
         before = [value * random.gauss() for value in before]
     member = {"name": "x", "datatype": datatype, "shape": [len(before) // 2 + 1, 2]}
