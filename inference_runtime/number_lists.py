@@ -15,8 +15,8 @@ from inference_runtime.tensors import Array
 
 #: A parser is kept, with the memory that it took, unless a text was longer.
 _KEPT_BYTES = 256 * 1024
-#: The widest type of each kind of dtype; by that letter simdjson knows it too.
-_WIDEST = {"f": np.dtype("d"), "i": np.dtype("int64"), "u": np.dtype("uint64")}
+#: The widest type of each kind of dtype, and what simdjson calls it.
+_WIDEST = {"f": (np.dtype("float64"), "d"), "i": (np.dtype("int64"), "i"), "u": (np.dtype("uint64"), "u")}
 
 
 class _Kept(threading.local):
@@ -33,8 +33,7 @@ class NumberList:
     def __init__(self, dtype: np.dtype[Any], count: int) -> None:
         """`dtype` is of floating point, or of whole numbers."""
         self._dtype, self._count = dtype, count
-        self._widest = _WIDEST[dtype.kind]
-        self._type = "d" if dtype.kind == "f" else dtype.kind
+        self._widest, self._type = _WIDEST[dtype.kind]
         limits: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
         self._narrow = dtype != self._widest
         self._least, self._most = limits.min, limits.max

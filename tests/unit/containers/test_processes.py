@@ -21,12 +21,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from inference_containers.onnx import board as boards
-from inference_containers.onnx import processes
+from inference_containers.onnx import hosting, processes
 from inference_containers.onnx.board import Board
 from inference_containers.onnx.front import Front, Limits
 from inference_containers.onnx.processes import Siblings
 from inference_containers.onnx.settings import Settings
 from inference_runtime.batching import Plan
+from inference_runtime.metrics import Metrics
 from tests.unit.containers.process import ROOT, Server, serving
 from tests.unit.containers.test_front import Echo
 from tests.unit.runtime import tiny
@@ -275,6 +276,30 @@ def test_a_model_of_python_stays_in_one_process(tmp_path: Path) -> None:
         server.wait_until_ready()
         server.request("POST", "/invocations", tiny.body())
         assert siblings(server) == []
+
+
+@pytest.mark.parametrize(("copied_bytes", "shared"), [(1_000_000, True), (10, False)])
+def test_a_model_that_is_too_large_for_the_memory_of_each_stays_in_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copied_bytes: int, shared: bool
+) -> None:
+    monkeypatch.setattr(hosting, "_COPIED_BYTES", copied_bytes)
+    artifact = tiny.doubler(tmp_path)
+
+    async def loaded() -> Plan:
+        loop = asyncio.get_running_loop()
+        host = hosting.Host(
+            loop, Settings(device="cpu"), Metrics(), {"doubler": lambda: artifact}, processes=2
+        )
+        done = asyncio.Event()
+        host.start()
+        host.models["doubler"].when_loaded(done.set)
+        await done.wait()
+        batcher = host.models["doubler"].batcher
+        assert batcher
+        batcher.close()
+        return batcher.plan
+
+    assert asyncio.run(loaded()).processes is shared
 
 
 def test_long_answers_are_whole_in_every_process(server: Server) -> None:
