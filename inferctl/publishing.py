@@ -134,7 +134,7 @@ def check(publication: Publication, served: Manifest | None, *, breaking: bool) 
 def upload(publication: Publication, board: Board, *, why: str, breaking: bool) -> datetime:
     """Upload the files, then the manifest, which starts the release; returns when that arrived, by S3."""
     source, s3 = publication.source, publication.aws.client("s3")
-    step, total = f"upload {publication.model.name} {publication.version}", max(1, _size(source.manifest))
+    step, total = f"upload {publication.model.name} {publication.version}", max(1, source.manifest.size)
     lock, done = threading.Lock(), 0
 
     def moved(count: int) -> None:
@@ -240,10 +240,6 @@ def _claimed(publication: Publication) -> str | None:
             return None
         raise
     return str(found["Item"]["sha256"]["S"]) if "Item" in found else None
-
-
-def _size(manifest: Manifest) -> int:
-    return sum(entry.size for entry in manifest.files.values())
 
 
 def document(publication: Publication, release: Release | None) -> dict[str, Any]:

@@ -79,6 +79,11 @@ class Manifest:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(entry.size for entry in self.files.values())
+
     def metadata(self) -> dict[str, Any]:
         """The Open Inference Protocol's model metadata: the signature, and which artifact this is."""
         return {

@@ -98,7 +98,7 @@ def build(spec: ModelSpec, output: Path) -> Path:
             inputs=recipe.INPUTS,
             outputs=recipe.OUTPUTS,
         )
-    megabytes = sum(entry.size for entry in built.files.values()) / 1e6
+    megabytes = built.size / 1e6
     seconds = time.monotonic() - started
     _say(
         spec.name,

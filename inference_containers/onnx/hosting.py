@@ -97,7 +97,7 @@ class Hosted:
 
         settings, started = self._host.settings, perf_counter()
         artifact = self._find()
-        self.size = sum(entry.size for entry in artifact.manifest.files.values())
+        self.size = artifact.manifest.size
         engine = Engine(settings.device, settings.threads, spinning=True, cache=settings.engine_cache)
         if (plan := self._host.plan) is None:
             twice = not settings.memory_bytes
@@ -181,7 +181,7 @@ class Host:
             manifest = parse((folder / FILE_NAME).read_bytes())
         except (ArtifactError, OSError) as error:
             raise Problem("model-unavailable", f"The model {name!r} could not be loaded") from error
-        size = sum(entry.size for entry in manifest.files.values())
+        size = manifest.size
         taken = sum(other.size for other in self.models.values() if other is not hosted)
         budget = self.settings.memory_bytes
         if budget and taken + size > budget:

@@ -102,7 +102,7 @@ def validate(event: Mapping[str, Any]) -> dict[str, Any]:
             "sha256": artifact.manifest.sha256,
             "version": artifact.manifest.version,
             "opset": _opset(artifact),
-            "bytes": sum(entry.size for entry in artifact.manifest.files.values()),
+            "bytes": artifact.manifest.size,
             "p50_ms": p50_ms,
             "fingerprint": admission.fingerprint(etags),
         }
@@ -117,7 +117,7 @@ def download(s3: Any, bucket: str, prefix: str, sha256: str, folder: Path) -> tu
     """
     content, etag = _small(s3, bucket, f"{prefix}/{FILE_NAME}")
     manifest = parse(content, sha256)
-    limit, size = int(os.environ["MAX_BYTES"]), sum(entry.size for entry in manifest.files.values())
+    limit, size = int(os.environ["MAX_BYTES"]), manifest.size
     if size > limit:
         raise Refused(f"the artifact has {size} bytes; {limit} are allowed")
     if len(manifest.files) > MAX_FILES:
