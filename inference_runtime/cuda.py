@@ -23,6 +23,8 @@ from inference_runtime.tensors import Array
 logger = logging.getLogger(__name__)
 
 _ALIGNMENT = 4096
+#: What ONNX Runtime's provider is linked with.
+_TENSORRT = ("libnvinfer.so.10", "libnvonnxparser.so.10")
 #: Memory that every context of the process may use.
 _PORTABLE = 1
 
@@ -49,6 +51,16 @@ def missing() -> str:
     if code:
         return f"the driver's error {code}"
     return "" if count.value else "the driver has none"
+
+
+def missing_tensorrt() -> str:
+    """Why ONNX Runtime cannot load TensorRT, as the loader says; empty where it can."""
+    try:
+        for name in _TENSORRT:
+            ctypes.CDLL(name)
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 class PageLocked:

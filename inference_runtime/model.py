@@ -16,7 +16,7 @@ in for the graph of an artifact that has none, and is refused beside one.
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from types import MappingProxyType, ModuleType
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 Arrays = dict[str, Array]
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
-#: By device, in order of preference. ONNX Runtime falls back to the next when one cannot start.
+#: By device, in order of preference: what one cannot run, the next does.
 PROVIDERS = {
     "cpu": ("CPUExecutionProvider",),
     "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
@@ -45,6 +45,7 @@ PROVIDERS = {
 }
 #: A request (in the protocol's JSON) that an artifact may carry, to be warmed up with something real.
 SAMPLE = "sample.json"
+_NO_GPU = "no usable GPU: this model runs on the CPU"
 _GRAPH_DATATYPES = {
     "tensor(bool)": "BOOL", "tensor(string)": "BYTES",
     "tensor(uint8)": "UINT8", "tensor(uint16)": "UINT16",
@@ -104,7 +105,10 @@ class Model:
         self._run_options: Any = None
         if self.manifest.model is not None:
             self._path = artifact.folder / self.manifest.model
+            self._engine = engine = _available(engine)
             self._session = _open_session(self._path, engine)
+            if engine.device != "cpu" and self.on_cpu:
+                logger.warning(_NO_GPU, extra={"reason": "ONNX Runtime cannot start CUDA"})
             self._check_signature()
         self._warm_up(artifact.folder)
         logger.info(
@@ -255,9 +259,9 @@ class Model:
         """Run by this session, one of `reopened`, what is said to run beside others."""
         self._beside = session
 
-    def reopened(self, engine: Engine) -> Any:
-        """Another session of the same graph."""
-        return _open_session(self._path, engine)
+    def reopened(self, threads: int) -> Any:
+        """Another session of the same graph, with so many threads."""
+        return _open_session(self._path, replace(self._engine, threads=threads))
 
     def _run_graph(self, feeds: Arrays, names: list[str], beside: bool) -> Arrays:
         session = self._beside if beside and self._beside is not None else self._session
@@ -336,6 +340,29 @@ def _load_handler(artifact: Artifact) -> Handler:
         raise ArtifactError(f"{manifest.handler}: {type(error).__name__}: {error}") from error
 
 
+def _available(engine: Engine) -> Engine:
+    """The engine on a device that this machine has; a log line says what is missing.
+
+    ONNX Runtime falls back by itself, but prints why instead of logging it, and forgets its options.
+    """
+    import onnxruntime as ort
+
+    built = "CUDAExecutionProvider" in ort.get_available_providers()
+    if engine.device == "cpu" or (engine.device == "auto" and not built):
+        return replace(engine, device="cpu")
+    from inference_runtime import cuda
+
+    if reason := cuda.missing() if built else "ONNX Runtime is built without CUDA":
+        logger.warning(_NO_GPU, extra={"reason": reason})
+        return replace(engine, device="cpu")
+    # The CUDA libraries come from wheels, which are not on the loader's path.
+    ort.preload_dlls()
+    if engine.device == "tensorrt" and (reason := cuda.missing_tensorrt()):
+        logger.warning("no usable TensorRT: this model runs on CUDA", extra={"reason": reason})
+        return replace(engine, device="cuda")
+    return replace(engine, device="cuda") if engine.device == "auto" else engine
+
+
 def _open_session(path: Path, engine: Engine, *, capturing: bool = False) -> Any:
     # Imported here, as it takes most of a cold start, which a model without a graph does not need.
     import onnxruntime as ort
@@ -346,28 +373,11 @@ def _open_session(path: Path, engine: Engine, *, capturing: bool = False) -> Any
     options.intra_op_num_threads = engine.threads
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(engine.spinning)))
     options.add_session_config_entry("session.force_spinning_stop", str(int(engine.spinning)))
-    available = ort.get_available_providers()
-    wanted = "CUDAExecutionProvider" in available and engine.device != "cpu"
-    reason = ""
-    if wanted:
-        from inference_runtime.cuda import missing
-
-        reason = missing()
-    if wanted and not reason:
-        # The CUDA libraries come from wheels, which are not on the loader's path.
-        ort.preload_dlls()
-    device = "cpu" if reason else "cuda" if engine.device == "auto" else engine.device
-    providers = [
-        (name, _provider_options(name, engine, capturing)) for name in PROVIDERS[device] if name in available
-    ]
+    providers = [(name, _provider_options(name, engine, capturing)) for name in PROVIDERS[engine.device]]
     try:
-        session = ort.InferenceSession(str(path), options, providers)
+        return ort.InferenceSession(str(path), options, providers)
     except Exception as error:
         raise ArtifactError(f"{path.name}: ONNX Runtime cannot load it: {error}") from error
-    wanted = wanted or engine.device in ("cuda", "tensorrt")
-    if wanted and session.get_providers() == ["CPUExecutionProvider"]:
-        logger.warning("no usable GPU: this model runs on the CPU", extra={"reason": reason})
-    return session
 
 
 def _provider_options(provider: str, engine: Engine, capturing: bool) -> dict[str, str]:

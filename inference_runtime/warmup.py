@@ -269,10 +269,10 @@ def _threads(
     Returns:
         The threads, and the session that has one, if it was opened.
     """
-    large = sum(file.size for file in artifact.manifest.files.values()) > _COMPARED_BYTES
+    large = artifact.manifest.size > _COMPARED_BYTES
     if engine.threads or os.cpu_count() == 1 or not model.on_cpu or large:
         return engine.threads, None
-    narrow = model.reopened(replace(engine, threads=1))
+    narrow = model.reopened(1)
     many, one = _compared(model, narrow, row)
     faster = _FASTER
     if processes and one <= _INLINE_SECONDS:

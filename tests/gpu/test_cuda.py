@@ -119,6 +119,26 @@ def test_a_gpu_is_asked_for_by_number_and_where_it_is_not_there_the_cpu_answers(
     assert "no usable GPU: this model runs on the CPU" in caplog.messages
 
 
+def test_tensorrt_is_used_where_it_is_and_cuda_with_a_warning_where_it_is_not(
+    made: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    artifact = made("mlp")
+    with caplog.at_level(logging.INFO):
+        [model, *_], plan = warmup.load(artifact, replace(CUDA, device="tensorrt", cache=tmp_path))
+    [said] = [each.__dict__ for each in caplog.records if each.message == "model loaded"]
+    assert model.on_gpu
+    if "TensorrtExecutionProvider" in said["execution_providers"]:
+        assert list(tmp_path.iterdir())
+    else:
+        assert caplog.messages.count("no usable TensorRT: this model runs on CUDA") == 1
+        assert model.bind(plan.max_batch) == plan.max_batch
+    [one] = requests(artifact, 1)
+    expected = Model(artifact, Engine(device="cpu")).infer(one, ["y"])["y"]
+    assert near(model.infer_joined([one], ["y"])["y"], expected)
+    out, err = capfd.readouterr()
+    assert not out + err, "what is printed is not in the log's form"
+
+
 @pytest.fixture(scope="module")
 def served(made: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     artifact = made("convnet")

@@ -4,8 +4,10 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
@@ -197,7 +199,7 @@ def test_a_graphs_batches_run_beside_one_another_where_neither_threads_nor_proce
     lanes: int,
     processes: bool,
 ) -> None:
-    monkeypatch.setattr(warmup, "_threads", lambda model, *_: (threads, model.reopened(Engine("cpu", 1))))
+    monkeypatch.setattr(warmup, "_threads", lambda model, *_: (threads, model.reopened(1)))
     monkeypatch.setattr(warmup, "_sizes", lambda run, rows, most: [(1, seconds / 2), (8, seconds)])
     monkeypatch.setattr(warmup, "_lanes", lambda run: (3, 0.003, 0.002))
     models, plan = warmup.load(tiny.doubler(tmp_path), Engine(device="cpu"), processes=others)
@@ -298,6 +300,28 @@ def test_without_a_driver_cuda_is_not_tried_and_the_log_says_why(
     assert model.on_cpu
     [said] = [entry for entry in caplog.records if "no usable GPU" in entry.message]
     assert said.__dict__["reason"] == "libcuda.so.1: cannot open shared object file"
+
+
+def test_without_tensorrt_the_log_says_why_and_cuda_runs_the_model_with_its_own_options(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Any] = []
+    session = onnxruntime.InferenceSession
+
+    def open_session(path: str, options: Any, providers: list[Any]) -> Any:
+        opened.append(providers)
+        return session(path, options, ["CPUExecutionProvider"])
+
+    available = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: available)
+    monkeypatch.setattr("onnxruntime.preload_dlls", lambda: None)
+    monkeypatch.setattr("inference_runtime.cuda.missing", lambda: "")
+    monkeypatch.setattr("onnxruntime.InferenceSession", open_session)
+    Model(tiny.doubler(tmp_path), Engine(device="tensorrt", gpu=3))
+    [(device, given), _] = opened[0]
+    assert (device, given["device_id"], len(opened)) == ("CUDAExecutionProvider", "3", 1)
+    [said] = [entry for entry in caplog.records if "no usable TensorRT" in entry.message]
+    assert said.__dict__["reason"].startswith("libnvinfer.so.10: cannot open shared object file")
 
 
 def no_library(name: str) -> None:
