@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -119,21 +120,30 @@ def refused(platform: Platform, role: str, since: float) -> set[str]:
 
 
 class Copy:
-    """A role like one of the platform's, for `name` instead of `original`, whose rights can be taken away."""
+    """A role like one of the platform's, for `name` instead of `original`, whose rights can be taken away.
 
-    def __init__(self, platform: Platform, role: str, original: str) -> None:
-        self.platform, self.original = platform, original
-        self.name = f"{original}-{uuid.uuid4().hex[:6]}"
+    `others` are names of what it must not share with the original either.
+    """
+
+    def __init__(self, platform: Platform, role: str, original: str, *others: str) -> None:
+        self.platform = platform
+        self._suffix = f"-{uuid.uuid4().hex[:6]}"
+        self._names = re.compile("|".join(map(re.escape, sorted((original, *others), key=len, reverse=True))))
+        self.name = self.renamed(original)
         iam = platform.aws("iam")
         found = iam.get_role(RoleName=role)["Role"]
         self.role = f"copy-{uuid.uuid4().hex[:12]}"
         trust = json.dumps(found["AssumeRolePolicyDocument"])
         self.arn = iam.create_role(RoleName=self.role, AssumeRolePolicyDocument=trust)["Role"]["Arn"]
         self.documents = {
-            name: json.loads(json.dumps(document).replace(original, self.name))
+            name: json.loads(self.renamed(json.dumps(document)))
             for name, document in policies(platform, role).items()
         }
         self.take()
+
+    def renamed(self, text: str) -> str:
+        """The text, with the copy's names instead of the original's."""
+        return self._names.sub(rf"\g<0>{self._suffix}", text)
 
     def take(self, *removed: Right) -> float:
         """Give the role everything but these rights; returns since when."""
@@ -161,17 +171,14 @@ class FunctionCopy(Copy):
         functions = platform.aws("lambda")
         found = functions.get_function(FunctionName=function)
         self.config = found["Configuration"]
-        super().__init__(platform, self.config["Role"].rpartition("/")[2], function)
-        self.cache, self.group = cache, self.config["LoggingConfig"]["LogGroup"]
+        group = self.config["LoggingConfig"]["LogGroup"]
+        super().__init__(platform, self.config["Role"].rpartition("/")[2], function, group)
+        self.cache, self.group = cache, self.renamed(group)
         self.vpc = {
             name: self.config.get("VpcConfig", {}).get(name) or []
             for name in ("SubnetIds", "SecurityGroupIds")
         }
-        # The role may write to this function's log group and no other, so the copy shares it if its name is
-        # not the function's.
-        if function in self.group:
-            self.group = self.group.replace(function, self.name)
-            platform.aws("logs").create_log_group(logGroupName=self.group)
+        platform.aws("logs").create_log_group(logGroupName=self.group)
         functions.create_function(
             FunctionName=self.name,
             Role=self.arn,
@@ -189,7 +196,7 @@ class FunctionCopy(Copy):
             # What fails here must ring no alarm of the platform's.
             "METRICS_NAMESPACE": self.name,
         }
-        variables = json.dumps(self.config["Environment"]["Variables"]).replace(self.original, self.name)
+        variables = self.renamed(json.dumps(self.config["Environment"]["Variables"]))
         return {"Variables": {**json.loads(variables), **own}}
 
     def restart(self) -> str | None:
@@ -246,8 +253,7 @@ class FunctionCopy(Copy):
 
     def delete(self) -> None:
         self.platform.aws("lambda").delete_function(FunctionName=self.name)
-        if self.group != self.config["LoggingConfig"]["LogGroup"]:
-            self.platform.aws("logs").delete_log_group(logGroupName=self.group)
+        self.platform.aws("logs").delete_log_group(logGroupName=self.group)
         super().delete()
 
 
