@@ -14,6 +14,7 @@ in for the graph of an artifact that has none, and is refused beside one.
 """
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -71,7 +72,7 @@ class Engine:
 
     #: `cpu`, `cuda` or `tensorrt`; `auto` is CUDA where it is there, and the CPU otherwise.
     device: str = "auto"
-    #: That compute one operator; 0 is one for each core.
+    #: That compute one operator; 0 is one for each core that may be used.
     threads: int = 0
     #: They wait for each other's results by spinning, while a request runs and never between: faster on a
     #: machine of one's own, and a waste of a small function's share.
@@ -340,6 +341,11 @@ def _load_handler(artifact: Artifact) -> Handler:
         raise ArtifactError(f"{manifest.handler}: {type(error).__name__}: {error}") from error
 
 
+def usable_cores() -> int:
+    """Cores that this process may use, which may be fewer than the machine's."""
+    return len(os.sched_getaffinity(0))
+
+
 def _available(engine: Engine) -> Engine:
     """The engine on a device that this machine has; a log line says what is missing.
 
@@ -371,6 +377,9 @@ def _open_session(path: Path, engine: Engine, *, capturing: bool = False) -> Any
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = engine.threads
+    if not engine.threads and (usable := usable_cores()) != os.cpu_count():
+        # By itself ONNX Runtime has one for each of the machine's cores.
+        options.intra_op_num_threads = usable
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(engine.spinning)))
     options.add_session_config_entry("session.force_spinning_stop", str(int(engine.spinning)))
     providers = [(name, _provider_options(name, engine, capturing)) for name in PROVIDERS[engine.device]]

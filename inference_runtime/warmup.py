@@ -13,7 +13,6 @@ What is found out, each by running the model on its own sample (or on plain valu
 """
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -27,7 +26,7 @@ import numpy as np
 from inference_runtime.batching import Plan
 from inference_runtime.errors import Problem
 from inference_runtime.manifest import Artifact, TensorSpec
-from inference_runtime.model import SAMPLE, Arrays, Engine, Model
+from inference_runtime.model import SAMPLE, Arrays, Engine, Model, usable_cores
 from inference_runtime.padding import Padding
 from inference_runtime.tensors import DTYPES, Array
 
@@ -116,7 +115,7 @@ def load(
         extra={
             "model": model.manifest.name,
             "version": model.manifest.version,
-            "threads": found.threads or os.cpu_count(),
+            "threads": found.threads or usable_cores(),
             "batching": found.max_batch > 1,
             "max_batch": found.max_batch,
             "padding": found.padding is not None,
@@ -191,7 +190,7 @@ def _measured(
 
 def _lanes(run: Callable[[bool], object]) -> tuple[int, float, float]:
     """How many batches run beside one another; seconds from one to the next in turns; and beside another."""
-    lanes = os.cpu_count() or 1
+    lanes = usable_cores()
     alone, together = [], []
     with ThreadPoolExecutor(lanes) as pool:
         list(pool.map(run, [True] * lanes))
@@ -270,7 +269,7 @@ def _threads(
         The threads, and the session that has one, if it was opened.
     """
     large = artifact.manifest.size > _COMPARED_BYTES
-    if engine.threads or os.cpu_count() == 1 or not model.on_cpu or large:
+    if engine.threads or usable_cores() == 1 or not model.on_cpu or large:
         return engine.threads, None
     narrow = model.reopened(1)
     many, one = _compared(model, narrow, row)

@@ -189,7 +189,7 @@ class App:
         self._default = default
         self._board = board
         self.metrics = host.metrics.server
-        self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="parse")
+        self._threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="parse")
         #: Lines that the access log still has in this second, for answers and for errors, and those left out.
         self._lines = self._error_lines = host.settings.log_lines
         self._suppressed = 0

@@ -167,7 +167,7 @@ def preprocess(inputs, state):
 def test_batches_run_beside_one_another_unless_they_are_through_later_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait: str, lanes: int
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 2})
     handler = WAITS.format(wait=wait)
     models, plan = warmup.load(tiny.doubler(tmp_path, handler=handler), Engine(device="cpu"))
     assert len(models) == lanes
@@ -207,6 +207,24 @@ def test_a_graphs_batches_run_beside_one_another_where_neither_threads_nor_proce
     assert plan.inline == plan.max_batch or not processes
 
 
+def test_a_process_that_may_use_one_core_has_one_thread_and_one_lane(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[int] = []
+    session = onnxruntime.InferenceSession
+
+    def open_session(path: str, options: Any, providers: list[Any]) -> Any:
+        opened.append(options.intra_op_num_threads)
+        return session(path, options, providers)
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", open_session)
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {7})
+    with caplog.at_level(logging.INFO):
+        models, _ = warmup.load(tiny.doubler(tmp_path), Engine(device="cpu"))
+    assert (opened, len(models), caplog.records[-1].__dict__["threads"]) == ([1], 1, 1)
+
+
 def test_a_handler_stays_in_one_process(tmp_path: Path) -> None:
     artifact = tiny.doubler(tmp_path, handler="def preprocess(inputs, state):\n    return inputs")
     assert not warmup.load(artifact, Engine(device="cpu"), processes=True)[1].processes
@@ -219,7 +237,7 @@ def test_a_graph_that_one_thread_runs_slower_is_in_memory_twice_only_where_it_ma
     # All cores and one thread, in turns; then the row.
     seconds = iter([0.001, 0.01] * 3 + [0.006])
     monkeypatch.setattr(warmup, "_seconds", lambda run: run() and next(seconds))
-    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 2})
     handler = WAITS.format(wait="time.sleep(0.005)")
     artifact = tiny.doubler(tmp_path, handler=handler)
     models, _ = warmup.load(artifact, Engine(device="cpu"), twice=twice)
@@ -258,7 +276,7 @@ def test_a_graph_has_the_threads_that_run_a_row_faster_or_else_a_batch(
     seconds = iter([*row * 3, *(batch or ()) * 3])
     monkeypatch.setattr(warmup, "_seconds", lambda run: next(seconds))
     monkeypatch.setattr(warmup, "_sizes", lambda run, rows, most: [(1, 0.001)])
-    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 2})
     with caplog.at_level(logging.INFO):
         warmup.load(tiny.doubler(tmp_path), Engine(device="cpu"), processes=others)
     assert caplog.records[-1].__dict__["threads"] == threads
