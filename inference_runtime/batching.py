@@ -56,7 +56,8 @@ class Plan(NamedTuple):
     pace: float = 0.0
     #: Of the engine, when it runs one batch; 0 is one for each core.
     threads: int = 0
-    #: Whether other processes are to run the model too: here, only the loop's thread ever would.
+    #: Whether other processes are to run the model too, each with one thread: here, only the loop's thread
+    #: ever would.
     processes: bool = False
 
     def expected(self, rows: int) -> float:
@@ -171,6 +172,8 @@ class Batcher:
         batch's rows, on the loop's.
         """
         self.plan = plan
+        #: Whether other processes have clients too, so that a batch here has one core.
+        self.beside = False
         self._loop = loop
         self._ran = ran
         self._closing = False
@@ -282,7 +285,7 @@ class Batcher:
                 self._idle.pop().wake()
             return
         batch, late = self.take(now, self.plan.inline)
-        self._answer(batch, self._engines[0].outcomes(batch, beside=False) if batch else (), late)
+        self._answer(batch, self._engines[0].outcomes(batch, beside=self.beside) if batch else (), late)
         if self._queue and self._gathering is None:
             # Other connections, and this batch's answers, come before the next.
             self._begin(now, len(self._queue))

@@ -7,7 +7,7 @@ What is found out, each by running the model on its own sample (or on plain valu
     lengths     whether rows of different lengths may be, too, where the manifest has a `padding`
     size        from which number of rows on a larger batch is no faster a row
     lanes       whether batches run beside one another, on a core each, or in turns on all
-    processes   whether the loops of several processes run them instead
+    processes   whether the loops of several processes run them instead, with one thread each
     inline      how many rows are short enough for the event loop's own thread
     buckets     on a GPU, every size of batch that will be run is run once
 """
@@ -52,9 +52,6 @@ _SHORT_SECONDS = 0.0002
 _FASTER, _TIED_ROWS = 1.1, 16
 #: Sessions are compared so often, in turns: what disturbs the machine meanwhile disturbs both.
 _COMPARISONS = 3
-#: So many times as fast must a lone row be with all cores, where several processes of one thread use them
-#: better for everyone else.
-_MUCH_FASTER = 1.4
 #: Of a GPU's batches, as the loop can read the next requests meanwhile.
 _INLINE_GPU_SECONDS = 0.0005
 #: Each measurement ends after so many seconds and runs, or after so many seconds where the runs are long.
@@ -162,13 +159,27 @@ def _measured(
     # What a handler keeps, or how long a row of no certain size takes, is not known.
     inline = model.graph_alone and _fixed(model)
     processes = processes and inline and model.on_cpu
-    threads, narrow = _threads(model, artifact, engine, lambda: run(one), lambda: run(several), processes)
-    timed = _sizes(run, rows, max_batch) if joined else [(1, _seconds(lambda: run(one)))]
+    threads, narrow = _threads(model, artifact, engine, lambda: run(one), lambda: run(several))
     short = _INLINE_GPU_SECONDS if model.on_gpu else _INLINE_SECONDS
-    # Two processes' batches are through sooner than one that is a little cheaper, and too long for the loop.
-    processes = processes and threads == 1 and timed[0][1] <= short
+
+    def apart(inputs: Arrays) -> Arrays:
+        return model.infer_joined((inputs,), names, True)
+
+    processes = processes and (threads == 1 or narrow is not None)
     if processes:
+        # Where there are several, each has one thread.
+        model.share(narrow)
+        processes = _seconds(lambda: apart(one)) <= short
+    timer = apart if processes else run
+    timed = _sizes(timer, rows, max_batch) if joined else [(1, _seconds(lambda: timer(one)))]
+    processes = processes and timed[0][1] <= short
+    if processes:
+        # Two processes' batches are through sooner than one that is a little cheaper, and longer.
         timed = [(size, seconds) for size, seconds in timed if seconds <= short]
+        if threads != 1:
+            model.exchange(model.reopened(usable_cores(), awake=True))
+    else:
+        model.share(None)
     found = plan(timed, short if inline else 0)._replace(threads=threads, processes=processes)
     if found.max_batch > 1:
         found = found._replace(padding=_padding(run, model, rows, found))
@@ -259,11 +270,8 @@ def _threads(
     engine: Engine,
     row: Callable[[], object],
     batch: Callable[[], object],
-    processes: bool,
 ) -> tuple[int, Any]:
     """One thread, or as many as the engine has: whichever is faster. The model keeps that session.
-
-    Where several processes can run what is short, all cores must be much faster.
 
     Returns:
         The threads, and the session that has one, if it was opened.
@@ -273,12 +281,9 @@ def _threads(
         return engine.threads, None
     narrow = model.reopened(1)
     many, one = _compared(model, narrow, row)
-    faster = _FASTER
-    if processes and one <= _INLINE_SECONDS:
-        faster = _MUCH_FASTER
-    elif many > _SHORT_SECONDS and many < one * _FASTER and many * _FASTER > one:
+    if many > _SHORT_SECONDS and many < one * _FASTER and many * _FASTER > one:
         many, one = _compared(model, narrow, batch)
-    if many > _SHORT_SECONDS and many * faster < one:
+    if many > _SHORT_SECONDS and many * _FASTER < one:
         return 0, narrow
     model.exchange(narrow)
     return 1, narrow

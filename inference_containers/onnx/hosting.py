@@ -104,8 +104,8 @@ class Hosted:
             processes = self._host.processes > 1 and self.size <= _COPIED_BYTES
             models, plan = warmup.load(artifact, engine, settings.max_batch, twice=twice, processes=processes)
         else:
-            # Found out by another process.
-            models = [Model(artifact, replace(engine, threads=plan.threads))]
+            # Found out by another process, which has company then.
+            models = [Model(artifact, replace(engine, threads=1))]
         self.codec = models[0].codec
         self.batcher = Batcher(
             self._host.loop,

@@ -29,7 +29,7 @@ from time import perf_counter
 from inference_containers.onnx.board import Board
 from inference_containers.onnx.front import Front
 from inference_containers.onnx.settings import Settings
-from inference_runtime.batching import Plan
+from inference_runtime.batching import Batcher, Plan
 
 #: Where nothing is set: each takes some 60 MB, and so many serve more than one machine's network brings.
 _MOST = 8
@@ -61,12 +61,16 @@ class Siblings:
         self._front = front
         self._siblings = [_Sibling(self, place) for place in range(1, board.processes)]
         self.board = board
-        self.plan = Plan()
+        self._batcher: Batcher
         self.closing = False
 
-    def start(self, plan: Plan) -> None:
-        """Start them, to run the model as was found out."""
-        self.plan = plan
+    @property
+    def plan(self) -> Plan:
+        return self._batcher.plan
+
+    def start(self, batcher: Batcher) -> None:
+        """Start them, to run the model as was found out for `batcher`, this process's own."""
+        self._batcher = batcher
         self._front.share = self._share
         for sibling in self._siblings:
             sibling.start(self._loop)
@@ -79,6 +83,7 @@ class Siblings:
 
     def balance(self) -> None:
         """Let the siblings have some of the clients of this process, if they have too few."""
+        self._batcher.beside = any(sibling.clients for sibling in self._siblings)
         own = self._front.clients
         used = self._used(own)
         if used:
@@ -112,7 +117,10 @@ class Siblings:
     def _share(self, client: socket.socket) -> bool:
         own = self._front.clients
         fewest = min(self._used(own + 1), key=lambda sibling: sibling.clients, default=None)
-        return fewest is not None and fewest.clients < own and fewest.give(client)
+        given = fewest is not None and fewest.clients < own and fewest.give(client)
+        if given:
+            self._batcher.beside = True
+        return given
 
 
 class _Sibling:

@@ -567,7 +567,7 @@ async def _serve(
         if hosted.batcher and hosted.batcher.plan.processes:
             host.settle(settings.shared(board.processes))
             listening.limits = _limits(settings, board.processes)
-            siblings.start(hosted.batcher.plan)
+            siblings.start(hosted.batcher)
             memory.trim()
 
     await listening.start(listener)

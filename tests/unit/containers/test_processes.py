@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from inference_containers.onnx.board import Board
 from inference_containers.onnx.front import Front, Limits
 from inference_containers.onnx.processes import Siblings
 from inference_containers.onnx.settings import Settings
-from inference_runtime.batching import Plan
+from inference_runtime.batching import Batcher, Plan
 from inference_runtime.metrics import Metrics
 from tests.unit.containers.process import ROOT, Server, serving
 from tests.unit.containers.test_front import Echo
@@ -222,12 +223,57 @@ def test_one_that_is_stuck_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def run() -> None:
         siblings = Siblings(asyncio.get_running_loop(), Front(Echo(), Limits(1000)), Board(2))
-        siblings.start(Plan(max_batch=64))
+        siblings.start(cast("Batcher", SimpleNamespace(plan=Plan(max_batch=64))))
         siblings.close()
         await siblings.ended(0)
 
     asyncio.run(run())
     assert [process.returncode for process in started] == [-signal.SIGKILL]
+
+
+def test_batches_of_the_first_have_one_core_while_another_has_clients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    joins = """
+import socket, sys, time
+control = socket.socket(fileno=int(sys.argv[-1]))
+control.recv(65536)
+control.send(b"ready")
+time.sleep(1000)
+"""
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-c", joins])
+    batcher = SimpleNamespace(plan=Plan(max_batch=2), beside=False)
+
+    async def run() -> list[bool]:
+        board, told = Board(2), []
+        front = Front(Echo(), Limits(1000))
+        siblings = Siblings(asyncio.get_running_loop(), front, board)
+        listener = socket.create_server(("127.0.0.1", 0))
+        await front.start(listener)
+        siblings.start(cast("Batcher", batcher))
+        with ExitStack() as stack:
+            stack.callback(siblings.close)
+
+            async def becomes(beside: bool) -> None:
+                async with asyncio.timeout(30):
+                    while batcher.beside is not beside:
+                        stack.enter_context(socket.create_connection(listener.getsockname())) if beside else 0
+                        await asyncio.sleep(0.05)
+                told.append(batcher.beside)
+
+            stack.enter_context(socket.create_connection(listener.getsockname()))
+            await asyncio.sleep(0.1)
+            told.append(batcher.beside)
+            await becomes(True)
+            # The other process has none any more.
+            given = siblings._siblings[0].clients
+            Board(2, 1, os.dup(board.descriptor)).ended[0] += given
+            front.share = lambda client: False
+            await becomes(False)
+        await siblings.ended(0)
+        return told
+
+    assert asyncio.run(run()) == [False, True, False]
 
 
 def test_a_stop_drains_all_of_them(tmp_path: Path) -> None:

@@ -132,6 +132,19 @@ def test_a_client_that_asks_alone_again_and_again_is_answered_without_a_look_for
     assert run(body, Doubler()) == [False, True, False, False, True, False]
 
 
+def test_a_batch_is_told_that_other_processes_have_clients_too() -> None:
+    model = Doubler()
+
+    async def body(batcher: Batcher) -> None:
+        for beside in (False, True, False):
+            batcher.beside = beside
+            batcher.submit(job := Asked(x(1)))
+            await done(job)
+
+    run(body, model)
+    assert model.beside == [False, True, False]
+
+
 def test_who_asks_beside_a_client_that_was_alone_shares_its_batches() -> None:
     lone, other, doubler = Client(single=True), Client(single=True), Doubler()
 

@@ -179,15 +179,17 @@ def test_batches_run_beside_one_another_unless_they_are_through_later_so(
 @pytest.mark.parametrize(
     ("threads", "seconds", "others", "lanes", "processes"),
     [
-        # By all cores, or not inline: three may run beside one another.
-        (0, 0.003, True, 3, False),
+        # Not inline: three may run beside one another.
+        (0, 0.04, True, 3, False),
         (1, 0.04, True, 3, False),
         # Other processes use the other cores, where there are some.
+        (0, 0.003, True, 1, True),
         (1, 0.003, True, 1, True),
         (1, 0.012, True, 1, True),
+        (0, 0.003, False, 3, False),
         (1, 0.003, False, 3, False),
         # Too short to be handed over.
-        (0, 0.001, True, 1, False),
+        (0, 0.001, False, 1, False),
     ],
 )
 def test_a_graphs_batches_run_beside_one_another_where_neither_threads_nor_processes_use_the_cores(
@@ -210,19 +212,45 @@ def test_a_graphs_batches_run_beside_one_another_where_neither_threads_nor_proce
 def test_a_process_that_may_use_one_core_has_one_thread_and_one_lane(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened: list[int] = []
-    session = onnxruntime.InferenceSession
-
-    def open_session(path: str, options: Any, providers: list[Any]) -> Any:
-        opened.append(options.intra_op_num_threads)
-        return session(path, options, providers)
-
-    monkeypatch.setattr("onnxruntime.InferenceSession", open_session)
+    opened = sessions(monkeypatch)
     monkeypatch.setattr("os.cpu_count", lambda: 64)
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {7})
     with caplog.at_level(logging.INFO):
         models, _ = warmup.load(tiny.doubler(tmp_path), Engine(device="cpu"))
-    assert (opened, len(models), caplog.records[-1].__dict__["threads"]) == ([1], 1, 1)
+    assert (opened, len(models), caplog.records[-1].__dict__["threads"]) == ([(1, "0")], 1, 1)
+
+
+def sessions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+    """Of every session that is opened from now on: its threads, and whether they rest between requests."""
+    opened: list[tuple[int, str]] = []
+    session = onnxruntime.InferenceSession
+
+    def open_session(path: str, options: Any, providers: list[Any]) -> Any:
+        rest = options.get_session_config_entry("session.force_spinning_stop")
+        opened.append((options.intra_op_num_threads, rest))
+        return session(path, options, providers)
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", open_session)
+    return opened
+
+
+def test_a_short_row_has_all_cores_awake_while_it_is_alone_and_one_thread_beside_other_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = sessions(monkeypatch)
+    # All cores and one thread, in turns; then one thread again.
+    seconds = iter([0.001, 0.003] * 3 + [0.003])
+    monkeypatch.setattr(warmup, "_seconds", lambda run: next(seconds))
+    monkeypatch.setattr(warmup, "_sizes", lambda run, rows, most: [(1, 0.003), (8, 0.009), (16, 0.011)])
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 2})
+    engine = Engine(device="cpu", spinning=True)
+    [model], plan = warmup.load(tiny.doubler(tmp_path), engine, processes=True)
+    assert opened == [(0, "1"), (1, "1"), (3, "0")]
+    assert (plan.threads, plan.processes, plan.max_batch, plan.inline) == (0, True, 8, 8)
+    for beside in (False, True):
+        x = {"x": np.ones((1, 2), np.float32)}
+        assert model.infer_joined((x,), ("y",), beside)["y"].tolist() == [[2, 2]]
 
 
 def test_a_handler_stays_in_one_process(tmp_path: Path) -> None:
@@ -247,20 +275,16 @@ def test_a_graph_that_one_thread_runs_slower_is_in_memory_twice_only_where_it_ma
 
 
 @pytest.mark.parametrize(
-    ("row", "batch", "others", "threads"),
+    ("row", "batch", "threads"),
     [
-        ((0.001, 0.003), None, False, 3),
-        ((0.003, 0.001), None, False, 1),
+        ((0.001, 0.003), None, 3),
+        ((0.003, 0.001), None, 1),
         # So short a row is not worth a second thread.
-        ((0.0001, 0.0003), None, False, 1),
+        ((0.0001, 0.0003), None, 1),
         # As fast, as far as can be told: then a batch has the say.
-        ((0.001, 0.00105), (0.002, 0.004), False, 3),
-        ((0.00105, 0.001), (0.002, 0.004), False, 3),
-        ((0.001, 0.00105), (0.002, 0.00205), False, 1),
-        # A little faster, where other processes can use the other cores better; but not for what is long.
-        ((0.001, 0.0013), None, True, 1),
-        ((0.001, 0.0016), None, True, 3),
-        ((0.010, 0.013), None, True, 3),
+        ((0.001, 0.00105), (0.002, 0.004), 3),
+        ((0.00105, 0.001), (0.002, 0.004), 3),
+        ((0.001, 0.00105), (0.002, 0.00205), 1),
     ],
 )
 def test_a_graph_has_the_threads_that_run_a_row_faster_or_else_a_batch(
@@ -269,7 +293,6 @@ def test_a_graph_has_the_threads_that_run_a_row_faster_or_else_a_batch(
     caplog: pytest.LogCaptureFixture,
     row: tuple[float, float],
     batch: tuple[float, float] | None,
-    others: bool,
     threads: int,
 ) -> None:
     # All cores and one thread, in turns.
@@ -278,7 +301,7 @@ def test_a_graph_has_the_threads_that_run_a_row_faster_or_else_a_batch(
     monkeypatch.setattr(warmup, "_sizes", lambda run, rows, most: [(1, 0.001)])
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 2})
     with caplog.at_level(logging.INFO):
-        warmup.load(tiny.doubler(tmp_path), Engine(device="cpu"), processes=others)
+        warmup.load(tiny.doubler(tmp_path), Engine(device="cpu"))
     assert caplog.records[-1].__dict__["threads"] == threads
     assert list(seconds) == []
 
