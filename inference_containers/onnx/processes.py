@@ -66,6 +66,7 @@ class Siblings:
 
     @property
     def plan(self) -> Plan:
+        """How the model is run."""
         return self._batcher.plan
 
     def start(self, batcher: Batcher) -> None:

@@ -257,7 +257,8 @@ time.sleep(1000)
             async def becomes(beside: bool) -> None:
                 async with asyncio.timeout(30):
                     while batcher.beside is not beside:
-                        stack.enter_context(socket.create_connection(listener.getsockname())) if beside else 0
+                        if beside:
+                            stack.enter_context(socket.create_connection(listener.getsockname()))
                         await asyncio.sleep(0.05)
                 told.append(batcher.beside)
 
