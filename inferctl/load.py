@@ -90,8 +90,8 @@ def _wrk(request: Request, connections: int, seconds: float) -> Result:
             capture_output=True,
             text=True,
             check=False,
-            # Linux shares processors out between sessions first: in the server's, the client would be one more
-            # of its processes, unlike in front of a server that is a service.
+            # Linux shares processors out between sessions first: in the server's the client would be one
+            # more of its processes, which no client of a service is.
             start_new_session=True,
         )
     _, found, text = done.stdout.rpartition("RESULT ")

@@ -126,15 +126,11 @@ class Job:
         #: Along the first axis. Requests are joined where they agree on every other.
         self.rows: int
         self.key: Any
-        if len(inputs) == 1:
-            [array] = inputs.values()
-            shape = array.shape
-            self.rows = shape[0] if shape else 1
-            self.key = shape[1:]
-            return
         shapes = [array.shape for array in inputs.values()]
         self.rows = shapes[0][0] if shapes and shapes[0] else 1
-        if any(shape[:1] != (self.rows,) for shape in shapes):
+        if len(shapes) == 1:
+            self.key = shapes[0][1:]
+        elif any(shape[:1] != (self.rows,) for shape in shapes):
             # Inputs that disagree about their rows would take a neighbour's.
             self.key = self
         else:
@@ -460,7 +456,8 @@ def _finish(job: Job, outcome: Outcome) -> None:
         return
     job.finished = True
     if type(outcome) is tuple:
-        job.finish(*outcome)
+        batch, start, end = outcome
+        job.finish(batch, start, end)
     else:
         job.fail(cast(Problem, outcome))
 

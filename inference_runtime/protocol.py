@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from inference_runtime.number_lists import NumberList
 
 _NONE: dict[str, Any] = {}
+_NOTHING: frozenset[str] = frozenset()
 #: One of so many documents that are like none before is looked at for its frame.
 _TRIED = 64
 _MEMBERS = {"name", "shape", "datatype", "data"}
@@ -34,17 +35,25 @@ _PLAIN = ("FP32", "FP64", "INT32", "INT64")
 _NOT_DONE = ("classification", "shared_memory_region")
 
 
-@dataclass(slots=True)
 class InferRequest:
     """What a client asked: every input of the signature, and the outputs to answer, in order.
 
     `binary` are those of the outputs that the client wants as bytes.
     """
 
-    inputs: dict[str, Array]
-    outputs: tuple[str, ...]
-    id: str | None = None
-    binary: frozenset[str] = frozenset()
+    __slots__ = ("binary", "id", "inputs", "outputs")
+
+    def __init__(
+        self,
+        inputs: dict[str, Array],
+        outputs: tuple[str, ...],
+        id: str | None = None,
+        binary: frozenset[str] = _NOTHING,
+    ) -> None:
+        self.inputs = inputs
+        self.outputs = outputs
+        self.id = id
+        self.binary = binary
 
 
 class Documents:
