@@ -9,6 +9,7 @@ from xml.sax.saxutils import escape
 from inferctl.load import Result
 
 OURS = "this server"
+_RANGE = "{1:,.2f}{0} ({2:,.2f} to {3:,.2f})"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Line:
 
     `of_limit` is its share of the most that the engine alone gives, `of_alone` of rows one after the other on
     all cores before it was loaded: the median, the least and the greatest. `ours` is this server's rate just
-    before over its rate: the same three.
+    before over its rate: the same three, as of `p99_ms`.
     """
 
     model: str
@@ -67,7 +68,7 @@ class Line:
     per_second: float
     least: float
     greatest: float
-    p99_ms: float
+    p99_ms: tuple[float, float, float]
     failed: int
     start_seconds: float
     rss_mb: float
@@ -97,7 +98,7 @@ def summary(run: Run) -> list[Line]:
                 round(statistics.median(rates), 1),
                 round(min(rates), 1),
                 round(max(rates), 1),
-                round(statistics.median(point.result.p99 for point in points), 3),
+                _spread([point.result.p99 for point in points]),
                 sum(point.result.failed for point in points),
                 round(statistics.median(point.start_seconds for point in points), 2),
                 round(statistics.median(point.rss_mb for point in points), 1),
@@ -110,8 +111,8 @@ def summary(run: Run) -> list[Line]:
     return sorted(lines, key=lambda line: (order.index(line.model), line.connections, -line.per_second))
 
 
-def _spread(ratios: Sequence[float]) -> tuple[float, float, float]:
-    return round(statistics.median(ratios), 2), round(min(ratios), 2), round(max(ratios), 2)
+def _spread(values: Sequence[float]) -> tuple[float, float, float]:
+    return round(statistics.median(values), 2), round(min(values), 2), round(max(values), 2)
 
 
 def _median_rate(points: Sequence[Point]) -> float:
@@ -125,8 +126,8 @@ def table(run: Run) -> str:
         parts += [
             f"### {model}",
             "",
-            "| Connections | Server | Requests/s (range) | p99 | Of the engine | Of rows in turns "
-            "| This server is | Setting |",
+            "| Connections | Server | Requests/s (range) | p99, ms (range) | Of the engine "
+            "| Of rows in turns | This server is | Setting |",
             "|---:|---|---:|---:|---:|---:|---:|---|",
         ]
         for connections, most in run.limits[model].items():
@@ -141,13 +142,13 @@ def table(run: Run) -> str:
 
 
 def _row(line: Line) -> str:
-    times = "" if line.server == OURS else "{:.2f}x ({:.2f} to {:.2f})".format(*line.ours)
-    in_turns = "{:.2f} ({:.2f} to {:.2f})".format(*line.of_alone)
+    times = "" if line.server == OURS else _RANGE.format("x", *line.ours)
+    in_turns, p99 = _RANGE.format("", *line.of_alone), _RANGE.format("", *line.p99_ms)
     failed = f", **{line.failed} failed**" if line.failed else ""
     return (
         f"| {line.connections} | {line.server} "
         f"| {_shown(line.per_second, line.least, line.greatest)}{failed} "
-        f"| {line.p99_ms:.2f} ms | {line.of_limit:.2f} | {in_turns} | {times} | {line.setting} |"
+        f"| {p99} | {line.of_limit:.2f} | {in_turns} | {times} | {line.setting} |"
     )
 
 

@@ -68,7 +68,19 @@ def test_a_server_is_compared_with_what_this_one_gave_just_before_and_the_median
 def test_the_engine_alone_is_shown_at_its_best_and_a_row_at_a_time() -> None:
     table = report.table(run(point(report.OURS, "as it is", 0, 16, 50)))
     assert "| 1 | *ONNX Runtime alone* | 2,000 (1,000 to 9,000) | | 1.00 | | | |" in table
-    assert "| 16 | this server | 50.0 (50.0 to 50.0) | 3.00 ms | 0.01 | 0.25 (0.25 to 0.25) |" in table
+    assert (
+        "| 16 | this server | 50.0 (50.0 to 50.0) | 3.00 (3.00 to 3.00) | 0.01 | 0.25 (0.25 to 0.25) |"
+        in table
+    )
+
+
+def test_the_99th_percentile_is_shown_with_its_range_over_the_rounds() -> None:
+    rounds = [point("mosec", "small", number, 1, 100) for number in range(3)]
+    slower = [
+        replace(each, result=replace(each.result, p99=p99))
+        for each, p99 in zip(rounds, (7.5, 2.25, 1005), strict=True)
+    ]
+    assert "| 7.50 (2.25 to 1,005.00) |" in report.table(run(*slower))
 
 
 def test_failed_requests_are_no_throughput_and_are_shown() -> None:
