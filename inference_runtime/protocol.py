@@ -41,6 +41,7 @@ class InferRequest:
     `binary` are those of the outputs that the client wants as bytes.
     """
 
+    # No data class: where this is compiled, that one's __init__ is still interpreted.
     __slots__ = ("binary", "id", "inputs", "outputs")
 
     def __init__(
