@@ -9,7 +9,6 @@ from xml.sax.saxutils import escape
 from inferctl.load import Result
 
 OURS = "this server"
-_RANGE = "{1:,.2f}{0} ({2:,.2f} to {3:,.2f})"
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ def table(run: Run) -> str:
             "|---:|---|---:|---:|---:|---:|---:|---|",
         ]
         for connections, most in run.limits[model].items():
-            rates = _shown(statistics.median(most), min(most), max(most))
+            rates = _rates(statistics.median(most), min(most), max(most))
             parts.append(f"| {connections} | *ONNX Runtime alone* | {rates} | | 1.00 | | | |")
             parts += [_row(line) for line in lines if line.connections == connections]
         parts.append("")
@@ -142,19 +141,23 @@ def table(run: Run) -> str:
 
 
 def _row(line: Line) -> str:
-    times = "" if line.server == OURS else _RANGE.format("x", *line.ours)
-    in_turns, p99 = _RANGE.format("", *line.of_alone), _RANGE.format("", *line.p99_ms)
+    times = "" if line.server == OURS else _shown(line.ours, 2, "x")
     failed = f", **{line.failed} failed**" if line.failed else ""
     return (
         f"| {line.connections} | {line.server} "
-        f"| {_shown(line.per_second, line.least, line.greatest)}{failed} "
-        f"| {p99} | {line.of_limit:.2f} | {in_turns} | {times} | {line.setting} |"
+        f"| {_rates(line.per_second, line.least, line.greatest)}{failed} "
+        f"| {_shown(line.p99_ms, 2)} | {line.of_limit:.2f} | {_shown(line.of_alone, 2)} "
+        f"| {times} | {line.setting} |"
     )
 
 
-def _shown(median: float, least: float, greatest: float) -> str:
-    digits = 0 if median >= 100 else 1
-    return f"{median:,.{digits}f} ({least:,.{digits}f} to {greatest:,.{digits}f})"
+def _rates(median: float, least: float, greatest: float) -> str:
+    return _shown((median, least, greatest), 0 if median >= 100 else 1)
+
+
+def _shown(spread: tuple[float, float, float], digits: int, unit: str = "") -> str:
+    median, least, greatest = (f"{value:,.{digits}f}" for value in spread)
+    return f"{median}{unit} ({least} to {greatest})"
 
 
 def _by_model(lines: Iterable[Line]) -> list[tuple[str, list[Line]]]:
